@@ -1,0 +1,165 @@
+"""The only place that configures Numba."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import numba
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numba.np.arrayobj import make_array
+
+SERIAL_BYTES = 1 << 17
+"""Arrays that move fewer bytes than this are not worth waking a second thread for."""
+
+
+def jit(function: Callable[..., Any] | None = None, *, parallel: bool = False) -> Any:
+    """`numba.njit` without the GIL, with NumPy's division, cached on disk where a folder is writable.
+
+    A cached kernel is stale as soon as any file of its family, or this one, has changed: Numba
+    alone looks only at the file of the kernel itself and misses edited helpers.
+    """
+    if function is None:
+        return lambda f: jit(f, parallel=parallel)
+    options = {"nogil": True, "error_model": "numpy", "parallel": parallel}
+    try:
+        dispatcher = numba.njit(cache=True, **options)(function)
+    except RuntimeError:
+        return numba.njit(**options)(function)
+    dispatcher._cache._cache_file._source_stamp = _family_stamp(function)
+    return dispatcher
+
+
+def _family_stamp(function: Callable[..., Any]) -> tuple[tuple[str, int, int], ...]:
+    family = Path(function.__code__.co_filename).parent
+    files = [Path(__file__), *sorted(family.glob("*.py"))]
+    return tuple((f.name, f.stat().st_mtime_ns, f.stat().st_size) for f in files)
+
+
+class kernel:
+    """A function that loops over `prange`, compiled for one thread and for all of them.
+
+    Called with the number of bytes that it will move, then the function's arguments. Threading
+    layers that abort on concurrent calls take turns.
+    """
+
+    _turn = threading.Lock()
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        twin = FunctionType(function.__code__, function.__globals__, function.__name__ + "_parallel")
+        twin.__qualname__ = twin.__name__  # the disk cache files kernels by name and does not see flags
+        self.serial = jit(function)
+        self.parallel = jit(twin, parallel=True)
+
+    def __call__(self, nbytes: int, *args: Any) -> None:
+        if nbytes < SERIAL_BYTES:
+            self.serial(*args)
+        elif _concurrent():
+            self.parallel(*args)
+        else:
+            with self._turn:
+                self.parallel(*args)
+
+
+def _concurrent() -> bool:
+    try:
+        return bool(numba.threading_layer() != "workqueue")
+    except ValueError:
+        return False
+
+
+def _shift(operation: str) -> Any:
+    @intrinsic
+    def shift(typing_context: Any, value: Any, amount: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return getattr(builder, operation)(args[0], args[1])
+
+        return value(value, value), generate
+
+    return shift
+
+
+shift_left = _shift("shl")
+shift_right = _shift("lshr")
+"""Shifts that stay in their operand's width; Numba's own widen to 64 bits, which halves the lanes."""
+
+
+def _bitcast(source: Any, target: Any, target_ir: Any) -> Any:
+    @intrinsic
+    def bitcast(typing_context: Any, value: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.bitcast(args[0], target_ir)
+
+        return target(source), generate
+
+    return bitcast
+
+
+float32_from_bits = _bitcast(types.uint32, types.float32, ir.FloatType())
+bits_from_float32 = _bitcast(types.float32, types.uint32, ir.IntType(32))
+float64_from_bits = _bitcast(types.uint64, types.float64, ir.DoubleType())
+bits_from_float64 = _bitcast(types.float64, types.uint64, ir.IntType(64))
+
+CACHE_LINE = 64
+LANES, WIDE = 32, 128
+"""Elements of runs of constant length; LLVM splits them into the machine's registers."""
+
+
+def _max_of(count: int) -> Any:
+    @intrinsic
+    def max_of(typing_context: Any, x: Any, first: Any, mask: Any) -> Any:
+        """Largest ``x[i] & mask`` of a constant number of elements from `first`; `mask` is unsigned.
+
+        A loop over a constant 32 elements is unrolled before it can be vectorised, and one over a
+        variable length pays for its remainders; this is neither.
+        """
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            bits = x.dtype.bitwidth
+            lanes_ir = ir.VectorType(ir.IntType(bits), count)
+            data = make_array(x)(context, builder, args[0]).data
+            pointer = builder.bitcast(builder.gep(data, [args[1]]), lanes_ir.as_pointer())
+            lanes = builder.and_(builder.load(pointer, align=bits // 8), _splat(builder, args[2], lanes_ir))
+            reduction = ir.FunctionType(ir.IntType(bits), [lanes_ir])
+            name = f"llvm.vector.reduce.umax.v{count}i{bits}"
+            return builder.call(cgutils.get_or_insert_function(builder.module, reduction, name), [lanes])
+
+        return mask(x, types.intp, mask), generate
+
+    return max_of
+
+
+max_of_lanes, max_of_wide = _max_of(LANES), _max_of(WIDE)
+
+
+@intrinsic
+def prefetch_lanes(typing_context: Any, x: Any, first: Any) -> Any:
+    """Ask for the `LANES` elements of `x` from `first`, which may lie past the end, to come to cache.
+
+    Worth it where a pass over data in cache would leave the memory idle.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = make_array(x)(context, builder, args[0]).data
+        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+        declared = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+        function = cgutils.get_or_insert_function(builder.module, declared, "llvm.prefetch.p0i8")
+        for line in range(0, LANES, CACHE_LINE * 8 // x.dtype.bitwidth):
+            element = builder.gep(data, [builder.add(args[1], args[1].type(line))])
+            builder.call(function, [builder.bitcast(element, byte), word(0), word(2), word(1)])  # read, level 2, data
+        return context.get_dummy_value()
+
+    return types.void(x, types.intp), generate
+
+
+def _splat(builder: Any, value: Any, lanes_ir: Any) -> Any:
+    undefined = ir.Constant(lanes_ir, ir.Undefined)
+    single = builder.insert_element(undefined, value, ir.IntType(32)(0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes_ir.count), None)
+    return builder.shuffle_vector(single, undefined, zeros)
