@@ -1,0 +1,5 @@
+import sys
+
+from pykernels.cli import main
+
+sys.exit(main())

@@ -1,0 +1,119 @@
+"""What the thin layer needs to know of an array, for NumPy; `_arrays_torch` says the same for torch."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+FLOATING = ("float64", "float32", "float16", "bfloat16")
+FLOAT8 = {
+    "e4m3fn": "float8_e4m3fn",
+    "e5m2": "float8_e5m2",
+    "e4m3fnuz": "float8_e4m3fnuz",
+    "e5m2fnuz": "float8_e5m2fnuz",
+    "e8m0fnu": "float8_e8m0fnu",
+}
+
+_BY_NAME = {name: np.dtype(getattr(ml_dtypes, name)) for name in (*FLOAT8.values(), "bfloat16")}
+_BY_NAME |= {name: np.dtype(name) for name in ("float64", "float32", "float16", "uint8")}
+
+_NAMES = {dtype: name for name, dtype in _BY_NAME.items()}
+_SELF = sys.modules[__name__]
+_TORCH = f"{__name__}_torch"
+
+
+def namespace(x: Any) -> tuple[Any, Any]:
+    """`x` as an array, and the module that handles its kind: this one, or its twin for torch."""
+    if isinstance(x, np.ndarray):
+        return x, _SELF
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(x, torch.Tensor):
+        return x, sys.modules.get(_TORCH) or importlib.import_module(_TORCH)
+    return np.asarray(x), _SELF
+
+
+def tracing() -> bool:
+    return False
+
+
+def needs_gradient(x: Any) -> bool:
+    return False
+
+
+def device(x: Array) -> str:
+    return "cpu"
+
+
+def dtype_name(x: Array) -> str:
+    return _NAMES.get(x.dtype) or x.dtype.name
+
+
+def dtype_of(name: str) -> Any:
+    return _BY_NAME[name]
+
+
+def is_dense(x: Array) -> bool:
+    return x.flags.c_contiguous
+
+
+def dense(x: Array) -> Array:
+    """`x`, or a copy of it, in C order and in the machine's byte order."""
+    if x.flags.c_contiguous and x.dtype.isnative:
+        return x
+    copy: Array = np.ascontiguousarray(x, x.dtype.newbyteorder("=")).reshape(x.shape)
+    return copy
+
+
+def strides(x: Array) -> tuple[int, ...]:
+    return x.strides
+
+
+def permute(x: Array, axes: tuple[int, ...]) -> Array:
+    transposed: Array = x.transpose(axes)
+    return transposed
+
+
+def empty(shape: tuple[int, ...], name: str, like: Array) -> Array:
+    return np.empty(shape, _BY_NAME[name])
+
+
+def writeable(x: Array) -> bool:
+    return x.flags.writeable
+
+
+def copy_into(out: Array, value: Array) -> None:
+    out[...] = value
+
+
+def cast(x: Array, name: str) -> Array:
+    return x.astype(_BY_NAME[name], copy=False)
+
+
+def overlap(a: Array, b: Array) -> bool:
+    if not np.may_share_memory(a, b):
+        return False
+    try:
+        return np.shares_memory(a, b, max_work=10_000)  # type: ignore[arg-type]
+    except np.exceptions.TooHardError:
+        return True
+
+
+def to_numpy(x: Array) -> Array:
+    return x
+
+
+def from_numpy(value: Array, like: Array) -> Array:
+    return value
+
+
+def raw(x: Array, backend: str, shape: tuple[int, ...] | None = None) -> Any:
+    """The dense `x` as the launchers of a backend take it, in another shape if need be; bytes for float8."""
+    if x.itemsize == 1:
+        x = x.view(np.uint8)
+    return x if shape is None else x.reshape(shape)

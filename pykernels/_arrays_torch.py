@@ -1,0 +1,116 @@
+"""What the thin layer needs to know of an array, for torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import torch
+
+from ._arrays import FLOAT8, FLOATING
+from ._arrays import dtype_of as numpy_dtype
+
+_BY_NAME = {name: getattr(torch, name) for name in (*FLOATING, *FLOAT8.values(), "uint8") if hasattr(torch, name)}
+_NAMES = {dtype: name for name, dtype in _BY_NAME.items()}
+
+tracing = torch.compiler.is_compiling
+
+
+def operators() -> Any:
+    """The operations as torch operators, for autograd and torch.compile."""
+    from .quant import _torch
+
+    return _torch
+
+
+def needs_gradient(x: torch.Tensor) -> bool:
+    return x.requires_grad and torch.is_grad_enabled()
+
+
+def device(x: torch.Tensor) -> str:
+    return x.device.type
+
+
+def dtype_name(x: torch.Tensor) -> str:
+    return _NAMES.get(x.dtype) or str(x.dtype).removeprefix("torch.")
+
+
+def dtype_of(name: str) -> torch.dtype:
+    return _BY_NAME[name]  # type: ignore[no-any-return]
+
+
+def is_dense(x: torch.Tensor) -> bool:
+    return x.is_contiguous()
+
+
+def dense(x: torch.Tensor) -> torch.Tensor:
+    return x.contiguous()
+
+
+def strides(x: torch.Tensor) -> tuple[int, ...]:
+    return x.stride()
+
+
+def permute(x: torch.Tensor, axes: tuple[int, ...]) -> torch.Tensor:
+    return x.permute(axes)
+
+
+def empty(shape: tuple[int, ...], name: str, like: torch.Tensor) -> torch.Tensor:
+    return torch.empty(shape, dtype=_BY_NAME[name], device=like.device)
+
+
+def writeable(x: torch.Tensor) -> bool:
+    return not needs_gradient(x)
+
+
+def copy_into(out: torch.Tensor, value: torch.Tensor) -> None:
+    out.copy_(value)
+
+
+def cast(x: torch.Tensor, name: str) -> torch.Tensor:
+    return x.to(_BY_NAME[name])
+
+
+def overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether the address ranges meet; torch has no exact test."""
+    if a.device != b.device or a.numel() == 0 or b.numel() == 0:
+        return False
+    first, last = _addresses(a), _addresses(b)
+    return first[0] < last[1] and last[0] < first[1]
+
+
+def _addresses(x: torch.Tensor) -> tuple[int, int]:
+    reach = sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
+    return x.data_ptr(), x.data_ptr() + (reach + 1) * x.element_size()
+
+
+def to_numpy(x: torch.Tensor) -> np.ndarray[Any, Any]:
+    """A NumPy array of the same values; ml_dtypes stand in for the types NumPy lacks."""
+    x = x.detach().cpu().contiguous()
+    if x.dtype in _NAMES and x.element_size() == 1:
+        return x.view(torch.uint8).numpy().view(numpy_dtype(_NAMES[x.dtype]))
+    return _numpy_view(x)
+
+
+def from_numpy(value: np.ndarray[Any, Any], like: torch.Tensor) -> torch.Tensor:
+    if value.dtype.name in ("float32", "float64", "float16", "uint8"):
+        return torch.from_numpy(value).to(like.device)
+    carrier = torch.from_numpy(value.view(f"i{value.dtype.itemsize}"))
+    return carrier.view(_BY_NAME[value.dtype.name]).to(like.device)
+
+
+def raw(x: torch.Tensor, backend: str, shape: tuple[int, ...] | None = None) -> Any:
+    """The dense `x` as the launchers of a backend take it, in another shape if need be; bytes for float8."""
+    if x.requires_grad:
+        x = x.detach()
+    if x.element_size() == 1:
+        x = x.view(torch.uint8)
+    array = x if backend == "gpu" else _numpy_view(x)
+    return array if shape is None else array.reshape(shape)
+
+
+def _numpy_view(x: torch.Tensor) -> np.ndarray[Any, Any]:
+    if x.dtype is torch.bfloat16:
+        return x.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    return x.numpy()

@@ -1,0 +1,102 @@
+"""The registry of families: what the command line lists, checks and measures."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+BACKENDS = ("reference", "cpu", "gpu")
+
+
+class Check(NamedTuple):
+    """One comparison of a backend with the reference; `run` returns (values compared, mismatches)."""
+
+    operation: str
+    case: str
+    backend: str
+    run: Callable[[], tuple[int, int]]
+
+
+class Paper(NamedTuple):
+    """A source of a family; `identifier` is an arXiv number or the name of a specification."""
+
+    title: str
+    identifier: str
+
+
+class Family(NamedTuple):
+    """A family of kernels: its public module, and the module whose `checks` yields its `Check`s.
+
+    ``checks(exhaustive: bool, backends: Sequence[str]) -> Iterable[Check]``
+    """
+
+    name: str
+    summary: str
+    module: str
+    functions: tuple[str, ...]
+    papers: tuple[Paper, ...]
+    check_module: str
+
+    def checks(self, exhaustive: bool, backends: Sequence[str]) -> Iterable[Check]:
+        checks: Iterable[Check] = importlib.import_module(self.check_module).checks(exhaustive, backends)
+        return checks
+
+
+FAMILIES = {
+    family.name: family
+    for family in (
+        Family(
+            name="fp8",
+            summary="FP8 conversion, scaling and quantization",
+            module="pykernels.quant",
+            functions=(
+                "encode",
+                "decode",
+                "amax",
+                "quantize",
+                "quantize_dequantize",
+                "scaled_matmul",
+                "QuantizedTensor",
+                "DelayedScaling",
+            ),
+            papers=(
+                Paper("FP8 Formats for Deep Learning", "arXiv 2209.05433"),
+                Paper("OCP 8-bit Floating Point Specification (OFP8) 1.0", "OCP OFP8"),
+                Paper("OCP Microscaling Formats (MX) Specification 1.0", "OCP MX"),
+            ),
+            check_module="pykernels.quant.checks",
+        ),
+    )
+}
+
+
+def select(name: str | None) -> list[Family]:
+    """The family called `name`, or all of them; raises `ValueError` for a name that is not registered."""
+    if name is None:
+        return list(FAMILIES.values())
+    if name not in FAMILIES:
+        raise ValueError(f"family: {name!r} is not one of {', '.join(FAMILIES)}")
+    return [FAMILIES[name]]
+
+
+def backends_here() -> dict[str, str]:
+    """Each backend, with "usable" or the reason why it is not usable on this machine."""
+    return {"reference": "usable", "cpu": "usable", "gpu": _gpu()}
+
+
+def usable_backends() -> list[str]:
+    return [backend for backend, state in backends_here().items() if state == "usable"]
+
+
+def _gpu() -> str:
+    for package in ("torch", "triton"):
+        if importlib.util.find_spec(package) is None:
+            return f"{package} is not installed"
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        return "usable"
+    if not importlib.import_module("torch").cuda.is_available():
+        return "torch finds no CUDA or ROCm device, and TRITON_INTERPRET is not 1"
+    return "usable"

@@ -1,0 +1,116 @@
+"""Checks of what users pass, and the errors that name it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from numbers import Integral
+from typing import Any
+
+from .. import _arrays
+from ..kernels.fp8 import formats
+from ..kernels.fp8.formats import Format
+
+
+def choice(name: str, value: Any, accepted: Iterable[str]) -> Any:
+    accepted = tuple(accepted)
+    if not isinstance(value, str):
+        raise TypeError(f"{name}={value!r}: expected a string, one of {', '.join(accepted)}")
+    if value not in accepted:
+        raise ValueError(f"{name}={value!r}: expected one of {', '.join(accepted)}")
+    return value
+
+
+def fp8_format(value: Any) -> Format:
+    return formats.FORMATS[choice("format", value, formats.FORMATS)]
+
+
+@cache
+def _conversion(format: str, overflow: str, rounding: str) -> Format:
+    choice("overflow", overflow, formats.OVERFLOWS)
+    choice("rounding", rounding, formats.ROUNDINGS)
+    return fp8_format(format)
+
+
+def conversion(format: Any, overflow: Any, rounding: Any, seed: Any) -> Format:
+    """The format, after checking the options of a conversion to it."""
+    for name, value in (("format", format), ("overflow", overflow), ("rounding", rounding)):
+        if not isinstance(value, str):
+            raise TypeError(f"{name}={value!r}: expected a string")
+    fmt = _conversion(format, overflow, rounding)
+    if rounding == "stochastic" or seed is not None:
+        check_seed(seed, rounding)
+    return fmt
+
+
+def check_seed(seed: Any, rounding: str) -> None:
+    if rounding != "stochastic":
+        raise ValueError(f"seed={seed!r} has no effect with rounding={rounding!r}: expected rounding='stochastic'")
+    if seed is None:
+        raise ValueError("rounding='stochastic' needs seed, an integer in [0, 2**64)")
+    if not isinstance(seed, Integral) or isinstance(seed, bool):
+        raise TypeError(f"seed={seed!r}: expected an integer")
+    if not 0 <= int(seed) < 1 << 64:
+        raise ValueError(f"seed={seed!r}: expected an integer in [0, 2**64)")
+
+
+def axis(value: Any, ndim: int) -> int:
+    """`value` as a non-negative axis of an array of `ndim` dimensions."""
+    if not isinstance(value, Integral):
+        raise TypeError(f"axis={value!r}: expected an integer")
+    if not -ndim <= int(value) < ndim:
+        raise ValueError(f"axis={value!r}: expected an axis of an array of {ndim} dimensions")
+    return int(value) % ndim
+
+
+def floating(arrays: Any, x: Any, name: str = "x") -> str:
+    """The name of the dtype of `x`, one of the floating-point types that kernels read."""
+    dtype: str = arrays.dtype_name(x)
+    if dtype not in _arrays.FLOATING:
+        raise TypeError(f"{name} has dtype {dtype}: expected one of {', '.join(_arrays.FLOATING)}")
+    return dtype
+
+
+def floating_name(dtype: Any, default: str) -> str:
+    """The name of a floating-point dtype given as a name, a NumPy dtype or a torch dtype."""
+    if dtype is None:
+        return default
+    name = dtype if isinstance(dtype, str) else str(getattr(dtype, "__name__", dtype)).removeprefix("torch.")
+    if name not in _arrays.FLOATING:
+        raise TypeError(f"dtype={dtype!r}: expected one of {', '.join(_arrays.FLOATING)}")
+    return name
+
+
+def check_out(arrays: Any, out: Any, shape: tuple[int, ...], dtype: str, source: Any, name: str = "out") -> None:
+    """Refuse an output of another kind, shape, dtype or device, or one that shares memory with the input."""
+    value, kind = _arrays.namespace(out)
+    if kind is not arrays or value is not out:
+        raise TypeError(f"{name} is a {type(out).__name__}: expected the same kind of array as the input")
+    if tuple(out.shape) != tuple(shape):
+        raise ValueError(f"{name} has shape {tuple(out.shape)}: expected {tuple(shape)}")
+    if arrays.dtype_name(out) != dtype:
+        raise TypeError(f"{name} has dtype {arrays.dtype_name(out)}: expected {dtype}")
+    if arrays.device(out) != arrays.device(source):
+        raise ValueError(
+            f"{name} is on device {arrays.device(out)!r}: expected {arrays.device(source)!r}, as the input"
+        )
+    if not arrays.writeable(out):
+        raise ValueError(f"{name} is read-only: expected an array that can be written")
+    if arrays.overlap(out, source):
+        raise ValueError(f"{name} shares memory with the input: expected an array of its own")
+
+
+def run_into(arrays: Any, out: Any, shape: tuple[int, ...], dtype: str, source: Any, run: Any) -> Any:
+    """Call ``run(target)`` with a dense array to fill, which is `out` where `out` is dense; return the result."""
+    if out is None:
+        target = arrays.empty(shape, dtype, source)
+        run(target)
+        return target
+    check_out(arrays, out, shape, dtype, source)
+    if arrays.is_dense(out):
+        run(out)
+    else:
+        target = arrays.empty(shape, dtype, source)
+        run(target)
+        arrays.copy_into(out, target)
+    return out

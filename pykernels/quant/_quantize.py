@@ -1,0 +1,217 @@
+"""quantize and quantize_dequantize."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .._arrays import FLOAT8, dtype_of, namespace
+from .._dispatch import choose_backend, launcher
+from ..kernels.fp8 import formats
+from ..kernels.fp8.formats import Recipe
+from . import _options
+from ._layout import Granularity, Layout, layout
+from ._tensor import QuantizedTensor
+
+
+class Options(NamedTuple):
+    """What `quantize` and `quantize_dequantize` were asked for."""
+
+    granularity: Any
+    axis: int
+    scale_format: str | None
+    scale_rounding: str
+    scale: Any
+    overflow: str
+    rounding: str
+    seed: int | None
+
+
+def quantize(
+    x: Any,
+    format: str,
+    *,
+    granularity: Granularity = "tensor",
+    axis: int = -1,
+    scale_format: str | None = None,
+    scale_rounding: str = "floor",
+    scale: Any = None,
+    overflow: str = "sat",
+    rounding: str = "nearest",
+    seed: int | None = None,
+    out: QuantizedTensor | None = None,
+    backend: str | None = None,
+) -> QuantizedTensor:
+    """Scale to the range of an FP8 format and convert: ``codes = encode(x / scale)``.
+
+    Parameters
+    ----------
+    x : array of float64, float32, float16 or bfloat16, of any shape and strides
+    format, overflow, rounding, seed : as for `encode`
+    granularity : what shares a scale
+        "tensor"; "row", all of `axis`; "column", all of the other of the last two axes (of the last
+        one, if `axis` is neither); "mx", 32 elements along `axis`, with E8M0 scales; or (rows,
+        columns), with the columns along `axis` and the rows along the other of the last two axes
+        (rows = 1: any axis). Blocks at the edges may be ragged.
+    axis : the axis along which a row runs
+    scale_format : "fp32" (default), "pow2" (powers of two in float32) or "e8m0" (default for "mx")
+    scale_rounding : for powers of two, "floor" (OCP MX 1.0), "ceil" or "even"
+    scale : float32 scales to use instead of computed ones, positive and finite, of the shape that
+        `QuantizedTensor.scale` would have; a number for granularity "tensor"
+    out : a QuantizedTensor of the same layout to overwrite
+    backend : None to follow the data, or "cpu", "gpu", "reference"
+
+    Returns
+    -------
+    QuantizedTensor, of x's kind of array. Block, row and MX variants read `x` once.
+
+    The scale of a block is ``float32(amax / fmax)`` with `amax` its largest finite magnitude and
+    `fmax` the format's largest value, at least 2**-126; 1 for a block without non-zero finite
+    elements. Powers of two: see `pykernels.kernels.fp8`. NaN and Inf do not disturb the scale of
+    their block; they become what `overflow` says.
+
+    Raises
+    ------
+    TypeError, ValueError and NotImplementedError as `encode`; ValueError too for a granularity that
+    does not fit x's dimensions and for a scale of wrong shape or not positive and finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pykernels import quant
+    >>> q = quant.quantize(np.float32([[1, 2, 3], [10, 20, 300]]), "e4m3fn", granularity="row")
+    >>> q.scale
+    array([[0.00669643],
+           [0.66964287]], dtype=float32)
+    """
+    x, arrays = namespace(x)
+    options = Options(granularity, axis, scale_format, scale_rounding, scale, overflow, rounding, seed)
+    if arrays.tracing():
+        return arrays.operators().quantize(x, format, options, out)  # type: ignore[no-any-return]
+    blocks, recipe, stored = _plan(arrays, x, format, options)
+    backend = choose_backend(arrays, x, backend)
+    if out is not None:
+        _check_out(arrays, out, x, options, blocks, stored, FLOAT8[format])
+    if scale is not None:
+        scale = _given_scale(arrays, scale, blocks, recipe, stored, x)
+    elif out is not None and arrays.is_dense(out.scale):
+        scale = out.scale
+    else:
+        scale = arrays.empty(blocks.scale_shape, stored, x)
+
+    run = launcher("fp8", backend, "quantize")
+    source = arrays.dense(x)
+
+    def fill(target: Any) -> None:
+        views = arrays.raw(source, backend, blocks.view), arrays.raw(target, backend, blocks.view)
+        run(*views, arrays.raw(scale, backend, blocks.grid), recipe, options.scale is None)
+
+    codes = _options.run_into(arrays, out and out.codes, tuple(x.shape), FLOAT8[format], x, fill)
+    if out is None:
+        return QuantizedTensor(codes, scale, granularity, axis)
+    if scale is not out.scale:
+        arrays.copy_into(out.scale, scale)
+    return out
+
+
+def quantize_dequantize(
+    x: Any,
+    format: str,
+    *,
+    granularity: Granularity = "tensor",
+    axis: int = -1,
+    scale_format: str | None = None,
+    scale_rounding: str = "floor",
+    scale: Any = None,
+    overflow: str = "sat",
+    rounding: str = "nearest",
+    seed: int | None = None,
+    out: Any = None,
+    backend: str | None = None,
+) -> Any:
+    """FP8 simulated in x's own dtype (arXiv 2209.05433, section 4): `quantize`, then `dequantize`, in one pass.
+
+    Takes what `quantize` takes, and gives the same bits as the two steps, ``dequantize(x.dtype)``.
+    Under torch the gradient passes straight through (it is the identity).
+
+    Parameters
+    ----------
+    out : array of x's shape and dtype, sharing no memory with it
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pykernels import quant
+    >>> quant.quantize_dequantize(np.float32([0.1, 0.2, 448]), "e4m3fn")
+    array([1.015625e-01, 2.031250e-01, 4.480000e+02], dtype=float32)
+    """
+    x, arrays = namespace(x)
+    options = Options(granularity, axis, scale_format, scale_rounding, scale, overflow, rounding, seed)
+    if arrays.tracing() or arrays.needs_gradient(x):
+        return arrays.operators().quantize_dequantize(x, format, options, out, backend)
+    blocks, recipe, stored = _plan(arrays, x, format, options)
+    backend = choose_backend(arrays, x, backend)
+    if scale is not None:
+        scale = _given_scale(arrays, scale, blocks, recipe, stored, x)
+    else:
+        scale = arrays.empty(blocks.scale_shape, stored, x)
+    run = launcher("fp8", backend, "quantize_dequantize")
+    source = arrays.dense(x)
+
+    def fill(target: Any) -> None:
+        views = arrays.raw(source, backend, blocks.view), arrays.raw(target, backend, blocks.view)
+        run(*views, arrays.raw(scale, backend, blocks.grid), recipe, options.scale is None)
+
+    return _options.run_into(arrays, out, tuple(x.shape), arrays.dtype_name(x), x, fill)
+
+
+def _plan(arrays: Any, x: Any, format: Any, options: Options) -> tuple[Layout, Recipe, str]:
+    """The blocks of `x`, what to do with them, and the dtype of their scales."""
+    fmt = _options.conversion(format, options.overflow, options.rounding, options.seed)
+    _options.floating(arrays, x)
+    blocks = layout(tuple(x.shape), options.granularity, options.axis)
+    mx = options.granularity == "mx"
+    scale_format = options.scale_format or ("e8m0" if mx else "fp32")
+    _options.choice("scale_format", scale_format, formats.SCALE_FORMATS)
+    if mx and scale_format != "e8m0":
+        raise ValueError(f"scale_format={scale_format!r} with granularity='mx': expected 'e8m0'")
+    _options.choice("scale_rounding", options.scale_rounding, formats.SCALE_ROUNDINGS)
+    recipe = Recipe(
+        fmt, blocks.block, scale_format, options.scale_rounding, options.overflow, options.rounding, options.seed
+    )
+    return blocks, recipe, FLOAT8["e8m0fnu"] if scale_format == "e8m0" else "float32"
+
+
+def _given_scale(arrays: Any, scale: Any, blocks: Layout, recipe: Recipe, stored: str, x: Any) -> Any:
+    """The user's scale, checked, as the kernels read it."""
+    value, kind = namespace(scale)
+    if value.ndim and kind is not arrays:
+        raise TypeError(f"scale is a {type(scale).__name__}: expected a number or the same kind of array as x")
+    if tuple(value.shape) != blocks.scale_shape:
+        raise ValueError(f"scale has shape {tuple(value.shape)}: expected {blocks.scale_shape}")
+    numbers = kind.to_numpy(value)
+    if numbers.dtype.kind in "cObUSmM":
+        raise TypeError(f"scale has dtype {kind.dtype_name(value)}: expected real numbers")
+    with np.errstate(over="ignore"):
+        numbers = np.asarray(numbers, np.float32).reshape(blocks.scale_shape)
+    bad = ~(np.isfinite(numbers) & (numbers > 0))
+    if recipe.scale_format != "fp32":
+        mantissa, exponent = np.frexp(numbers)
+        bad |= (mantissa != 0.5) | (exponent < -126)
+    if bad.any():
+        expected = "positive finite numbers" if recipe.scale_format == "fp32" else "powers of two, 2**-127 to 2**127"
+        raise ValueError(f"scale contains {numbers[bad].flat[0]}: expected {expected}")
+    if stored != "float32":
+        numbers = (exponent + 126).astype(np.uint8).view(dtype_of(stored))
+    return arrays.from_numpy(np.ascontiguousarray(numbers).reshape(blocks.scale_shape), x)
+
+
+def _check_out(arrays: Any, out: Any, x: Any, options: Options, blocks: Layout, stored: str, codes: str) -> None:
+    if not isinstance(out, QuantizedTensor):
+        raise TypeError(f"out is a {type(out).__name__}: expected a QuantizedTensor")
+    asked = (options.granularity, options.axis)
+    if (out.granularity, out.axis) != asked:
+        raise ValueError(f"out has (granularity, axis) {(out.granularity, out.axis)}: expected {asked}, as asked for")
+    _options.check_out(arrays, out.codes, tuple(x.shape), codes, x, "out.codes")
+    _options.check_out(arrays, out.scale, blocks.scale_shape, stored, x, "out.scale")
