@@ -1,0 +1,34 @@
+"""Shared by all tests: which backends run here, and bytes of float8 arrays."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import numpy as np
+import pytest
+
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+HAS_TRITON = HAS_TORCH and importlib.util.find_spec("triton") is not None
+if HAS_TRITON:
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ.setdefault("TRITON_INTERPRET", "1")  # before any kernel is decorated
+
+BACKENDS = [
+    "cpu",
+    pytest.param("gpu", marks=pytest.mark.skipif(not HAS_TRITON, reason="torch and triton are not installed")),
+]
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def as_bytes(codes: object) -> np.ndarray:
+    """The bytes of a float8 array, of NumPy or torch, in its shape."""
+    if not isinstance(codes, np.ndarray):
+        codes = codes.contiguous().view(torch.uint8).cpu().numpy()
+    return np.ascontiguousarray(codes).view(np.uint8).reshape(codes.shape)

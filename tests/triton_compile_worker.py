@@ -1,0 +1,144 @@
+"""Compile the Triton kernels for one target, without a GPU: `triton_compile_worker.py TARGET`.
+
+The real launchers run on CPU tensors with a stub driver, and every launch ends at the compiled
+binary. Prints one line, and fails if a kernel needs more than the device has.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime.jit import JITFunction
+
+from pykernels.kernels.fp8 import gpu
+from pykernels.kernels.fp8.formats import FORMATS, OVERFLOWS, ROUNDINGS, Recipe
+
+TARGETS = {
+    "sm_80": (GPUTarget("cuda", 80, 32), 166912),
+    "sm_90": (GPUTarget("cuda", 90, 32), 232448),
+    "sm_100": (GPUTarget("cuda", 100, 32), 232448),
+    "gfx942": (GPUTarget("hip", "gfx942", 64), 65536),
+}
+SPILL_LIMIT = 64
+"""Bytes that ptxas may spill to raise the occupancy; a tile that does not fit costs hundreds.
+float64 is left out: some ptxas versions spill its division."""
+
+NAMES = tuple(FORMATS)
+SCALES = (("fp32", torch.float32), ("pow2", torch.float32), ("e8m0", torch.uint8))
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+class StubDriver:
+    """As much of a Triton driver as compilation asks for."""
+
+    def __init__(self, target: GPUTarget) -> None:
+        self.target = target
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+    def get_current_target(self) -> GPUTarget:
+        return self.target
+
+
+def collect(target: GPUTarget) -> dict[str, Any]:
+    """The dictionary that launches fill with compiled kernels, by hash."""
+    kernels: dict[str, Any] = {}
+    run = JITFunction.run
+
+    def compile_only(self: Any, *args: Any, warmup: bool = False, **options: Any) -> Any:
+        kernel = run(self, *args, warmup=True, **options)
+        kernels[kernel.hash] = kernel
+        return kernel
+
+    JITFunction.run = compile_only
+    triton.runtime.driver.set_active(StubDriver(target))
+    return kernels
+
+
+def launch_elementwise() -> None:
+    codes = torch.empty(64, dtype=torch.uint8)
+    for turn, dtype in enumerate(DTYPES):
+        x = torch.empty(64, dtype=dtype)
+        for k, rounding in enumerate(ROUNDINGS):
+            gpu.encode(x, codes, FORMATS[NAMES[(turn + k) % 4]], OVERFLOWS[k], rounding, 1)
+        gpu.decode(codes, x, FORMATS[NAMES[turn]])
+        for shape in ((1, 1 << 20, 1), (2, 1000, 100)):
+            gpu.amax(torch.empty(shape, dtype=dtype), torch.empty(shape[0], shape[2], dtype=dtype))
+
+
+GRANULARITIES = (
+    ((1, 1, 1 << 20), (1, 1 << 20)),
+    ((1, 300, 4096), (1, 4096)),
+    ((1, 600, 40000), (1, 40000)),
+    ((1, 512, 256), (512, 1)),
+    ((1, 64, 4096), (1, 32)),
+    ((1, 64, 1000), (1, 128)),
+    ((1, 256, 1024), (128, 128)),
+)
+
+
+def launch_scaled() -> None:
+    """Every granularity with every type and, in float32, every rounding; the other parameters take turns."""
+    for (turn, (shape, block)), dtype in itertools.product(enumerate(GRANULARITIES), DTYPES):
+        x = torch.empty(shape, dtype=dtype)
+        codes = torch.empty(shape, dtype=torch.uint8)
+        turn += DTYPES.index(dtype)
+        for rounding in ROUNDINGS if dtype == torch.float32 else ROUNDINGS[turn % 3 :][:1]:
+            scale_format, scale_dtype = SCALES[(turn + ROUNDINGS.index(rounding)) % 3]
+            scale = torch.empty([triton.cdiv(n, b) for n, b in zip(shape, (1, *block), strict=True)], dtype=scale_dtype)
+            recipe = Recipe(FORMATS[NAMES[turn % 4]], block, scale_format, "ceil", "sat", rounding, 1)
+            gpu.quantize(x, codes, scale, recipe, True)
+        if turn % 3 == 0:
+            gpu.quantize(x, codes, scale, recipe, False)
+        elif turn % 3 == 1:
+            gpu.quantize_dequantize(x, torch.empty_like(x), scale, recipe, True)
+        else:
+            gpu.dequantize(codes, scale, torch.empty_like(x), recipe)
+
+
+def spills(kernel: Any) -> int | None:
+    """Bytes of local memory that a kernel spills to; None where the tool is absent."""
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    if "cubin" not in kernel.asm or not tool.exists():
+        return None
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(kernel.asm["cubin"])
+        file.flush()
+        usage = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
+    return max(int(size) for size in re.findall(r"(?:STACK|LOCAL):(\d+)", usage))
+
+
+def main(name: str) -> None:
+    target, limit = TARGETS[name]
+    kernels = collect(target)
+    launch_elementwise()
+    launch_scaled()
+    if not kernels:
+        sys.exit("no kernel was launched")
+    shared = max(kernel.metadata.shared for kernel in kernels.values())
+    sizes = [spills(kernel) for kernel in kernels.values() if "*fp64" not in kernel.src.signature.values()]
+    checked = [size for size in sizes if size is not None]
+    worst = max(checked, default=0)
+    print(
+        f"{name}: {len(kernels)} kernels; at most {shared} of {limit} bytes of shared memory; of {len(checked)} "
+        f"checked, {sum(map(bool, checked))} spill registers, at most {worst} bytes"
+    )
+    if shared > limit or worst > SPILL_LIMIT:
+        sys.exit("a kernel does not fit the device")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
