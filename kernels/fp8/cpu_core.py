@@ -205,6 +205,12 @@ def signed(code, bits, e):
 
 
 @jit
+def signed_plain(code, bits):
+    """`signed` for an encoding that is plain."""
+    return np.uint8(code | u32(shift_right(bits, u32(24)) & u32(0x80)))
+
+
+@jit
 def value_bits(code, d):
     """float32 bits of an fp8 code."""
     m = u32(code & u32(0x7F))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .._numba import LANES, WIDE, jit, max_of_lanes, max_of_wide, prefetch_lanes, shift_right
+from .._numba import LANES, WIDE, jit, max_of_lanes, max_of_wide, prefetch_lanes
 from .cpu_core import (
     MAGNITUDE,
     directed,
@@ -19,6 +19,7 @@ from .cpu_core import (
     put,
     scaled_bits,
     signed,
+    signed_plain,
     u32,
     u64,
 )
@@ -74,7 +75,12 @@ def fold_run(x, limits, largest):
 def encode_run(x, scale, out, c, d, rounding, seed, start):
     """Encode ``x / scale`` into `out`; `start` is the counter of the first element."""
     e, f = load_encoding(c), load_decoding(d)
-    if rounding == NEAREST:
+    if rounding == NEAREST and e.plain:
+        for i in range(x.size):
+            s = element_scale(scale, i)
+            bits = scaled_bits(x[i], s, 1)
+            put(out, i, signed_plain(nearest_plain(u32(bits & MAGNITUDE), e), bits), s, f)
+    elif rounding == NEAREST:
         for i in range(x.size):
             s = element_scale(scale, i)
             bits = scaled_bits(x[i], s, 1)
@@ -108,8 +114,7 @@ def encode_blocks(x, scales, width, out, c, d, rounding, seed, start, ahead):
         prefetch_lanes(run, ahead)
         for i in range(LANES):
             bits = scaled_bits(run[i], s, 1)
-            code = nearest_plain(u32(bits & MAGNITUDE), e)
-            put(target, i, np.uint8(code | u32(shift_right(bits, u32(24)) & u32(0x80))), s, f)
+            put(target, i, signed_plain(nearest_plain(u32(bits & MAGNITUDE), e), bits), s, f)
     if whole < x.size:
         per_element = scales
         if width > 1:
