@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 
 from pykernels.bench import harness
-from pykernels.bench.fp8_workloads import decoding, encoding, largest, model_matrices, on_model, overhead, quantizing
+from pykernels.bench.fp8_workloads import (
+    decoding,
+    encoding,
+    largest,
+    model_matrices,
+    on_model,
+    overhead,
+    quantizing,
+    quantizing_fresh,
+)
 from pykernels.bench.harness import Group
 
 SIZE = 1 << 24
@@ -31,6 +40,7 @@ def groups(quick: bool) -> list[Group]:
         largest(SIZE),
         *(quantizing("row", n, compiled=n == SIZE or not quick) for n in sizes),
         *(quantizing(granularity, SIZE) for granularity in GRANULARITIES),
+        quantizing_fresh(SIZE),
         quantizing("row", SIZE, dequantize=True),
         *(on_model(granularity) for granularity in ("row", "mx") if model_matrices()),
         *(overhead(library) for library in ("NumPy", "torch")),

@@ -122,6 +122,24 @@ def quantizing(granularity: Any, n: int, dequantize: bool = False, compiled: boo
     return _group(operation, f"{name} {_count(n)}", providers, build, n, size, sweep=sweep)
 
 
+def quantizing_fresh(n: int) -> Group:
+    """Per-tensor `quantize` as a user writes it, everything into new memory on both sides."""
+
+    def build() -> Workload:
+        x = _normal(n, TYPES["fp32"])[0]
+        expected = quant.quantize(x, "e4m3fn")
+        calls: dict[str, Any] = {OURS: lambda: quant.quantize(x, "e4m3fn").codes.view(np.uint8)}
+        if "torch" not in peers.absent():
+            calls["torch"] = functools.partial(peers.quantize_fresh, peers.tensor(x))
+
+        def verify(provider: str, result: Any) -> None:
+            _equal(result, expected.codes.view(np.uint8))
+
+        return Workload(calls, verify, _missing(QUANTIZERS[:2]), allocation="fresh")
+
+    return _group("quantize", f"fp32 -> e4m3fn tensor {_count(n)}, fresh memory", QUANTIZERS[:2], build, n, 9)
+
+
 def on_model(granularity: Any) -> Group:
     """`quantize` of all the linear layers' weights of a real sentence encoder, one call after the other."""
     matrices = model_matrices()

@@ -79,8 +79,10 @@ def permute(x: Array, axes: tuple[int, ...]) -> Array:
     return transposed
 
 
-def empty(shape: tuple[int, ...], name: str, like: Array) -> Array:
-    return np.empty(shape, _BY_NAME[name])
+def allocate(shape: tuple[int, ...], name: str, like: Array, backend: str) -> tuple[Array, Array]:
+    """An array to fill, and how the launchers of the backend take it."""
+    array = np.empty(shape, _BY_NAME[name])
+    return array, array.view(np.uint8) if array.itemsize == 1 else array
 
 
 def writeable(x: Array) -> bool:

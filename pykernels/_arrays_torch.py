@@ -56,8 +56,18 @@ def permute(x: torch.Tensor, axes: tuple[int, ...]) -> torch.Tensor:
     return x.permute(axes)
 
 
-def empty(shape: tuple[int, ...], name: str, like: torch.Tensor) -> torch.Tensor:
-    return torch.empty(shape, dtype=_BY_NAME[name], device=like.device)
+def allocate(shape: tuple[int, ...], name: str, like: torch.Tensor, backend: str) -> tuple[torch.Tensor, Any]:
+    """A tensor to fill, and how the launchers of the backend take it."""
+    if backend == "gpu":
+        tensor = torch.empty(shape, dtype=_BY_NAME[name], device=like.device)
+        return tensor, raw(tensor, backend)
+    array = np.empty(shape, numpy_dtype(name))
+    if array.itemsize == 1:
+        array = array.view(np.uint8)
+        return torch.from_numpy(array).view(_BY_NAME[name]), array
+    if name == "bfloat16":
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16), array
+    return torch.from_numpy(array), array
 
 
 def writeable(x: torch.Tensor) -> bool:

@@ -8,7 +8,7 @@ caches.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -134,8 +134,7 @@ def quantize(x: Array, codes: Array, scale: Array, recipe: Recipe, dynamic: bool
     if x.size == 0:
         return
     bits, nbytes = bits_of(x), x.nbytes
-    limits, s, c, d = _constants(recipe, bits.dtype)
-    options = (dynamic, limits, s, c, d, ROUNDINGS.index(recipe.rounding), signed_seed(recipe.seed))
+    options = (dynamic, *_constants(recipe, bits.dtype))
     m, n = x.shape[1:]
     height, width = min(recipe.block[0], m), min(recipe.block[1], n)
     if height == 1 and scale.size <= FEW and nbytes >= scale.size * LONG:
@@ -145,7 +144,7 @@ def quantize(x: Array, codes: Array, scale: Array, recipe: Recipe, dynamic: bool
         bits, scale, codes = (array.reshape(1, 1, -1) for array in (bits, scale, codes))
         m, n = 1, bits.size
     elif dynamic and height * min(n, 1024) > STRIPE:
-        _column_scales(bits, scale, height, width, limits, s)
+        _column_scales(bits, scale, height, width, *options[1:3])
         if m <= height:
             scale, height = scale.repeat(-(-m // SHORT), axis=1), SHORT
         options = (False, *options[1:])
@@ -194,11 +193,14 @@ def _columns(height: int, n: int, stripes: int) -> int:
     return min(n, max(64, STRIPE // height), max(512, n * stripes // (4 * get_num_threads())))
 
 
-@cache
-def _constants(recipe: Recipe, dtype: np.dtype[Any]) -> tuple[Array, Array, Array, Array]:
+@lru_cache(maxsize=1024)
+def _constants(recipe: Recipe, dtype: np.dtype[Any]) -> tuple[Array, Array, Array, Array, int, int]:
+    """What the kernels take of a recipe: limits, s, c, d, rounding and seed."""
     return (
         magnitude_limits(dtype, finite=True),
         np.array(scaling(recipe.fmt, recipe.scale_format, recipe.scale_rounding), np.uint32),
         encoding_constants(recipe.fmt, recipe.overflow, recipe.rounding),
         decoding_constants(recipe.fmt),
+        ROUNDINGS.index(recipe.rounding),
+        signed_seed(recipe.seed),
     )

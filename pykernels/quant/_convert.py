@@ -71,13 +71,12 @@ def encode(
         codes = encode(arrays.dense(x), format, overflow=overflow, rounding=rounding, backend=backend)
         return arrays.permute(codes, inverse)
 
-    source = arrays.dense(x)
-    shape = tuple(x.shape)
+    source = arrays.raw(arrays.dense(x), backend)
 
-    def fill(target: Any) -> None:
-        run(arrays.raw(source, backend), arrays.raw(target, backend), fmt, overflow, rounding, seed)
+    def convert(target: Any) -> None:
+        run(source, target, fmt, overflow, rounding, seed)
 
-    return _options.run_into(arrays, out, shape, FLOAT8[format], x, fill)
+    return _options.fill(arrays, out, tuple(x.shape), FLOAT8[format], x, backend, None, convert)
 
 
 def decode(
@@ -120,13 +119,12 @@ def decode(
         codes, inverse = _memory_order(arrays, codes)
         return arrays.permute(decode(arrays.dense(codes), name, format=format, backend=backend), inverse)
 
-    source = arrays.dense(codes)
-    shape = tuple(codes.shape)
+    source = arrays.raw(arrays.dense(codes), backend)
 
-    def fill(target: Any) -> None:
-        run(arrays.raw(source, backend), arrays.raw(target, backend), fmt)
+    def convert(target: Any) -> None:
+        run(source, target, fmt)
 
-    return _options.run_into(arrays, out, shape, name, codes, fill)
+    return _options.fill(arrays, out, tuple(codes.shape), name, codes, backend, None, convert)
 
 
 def amax(
@@ -168,15 +166,13 @@ def amax(
         reduced = (*shape[:axis], *shape[axis + 1 :])
     result = kept if keepdims else reduced
     run = launcher("fp8", backend := choose_backend(arrays, x, backend), "amax")
-    if axis is None and not arrays.is_dense(x):
-        source = arrays.dense(_memory_order(arrays, x)[0])
-    else:
-        source = arrays.dense(x)
+    ordered = _memory_order(arrays, x)[0] if axis is None and not arrays.is_dense(x) else x
+    source = arrays.raw(arrays.dense(ordered), backend, view)
 
-    def fill(target: Any) -> None:
-        run(arrays.raw(source, backend, view), arrays.raw(target, backend, (view[0], view[2])))
+    def reduce(target: Any) -> None:
+        run(source, target)
 
-    return _options.run_into(arrays, out, result, dtype, x, fill)
+    return _options.fill(arrays, out, result, dtype, x, backend, (view[0], view[2]), reduce)
 
 
 def _memory_order(arrays: Any, x: Any) -> tuple[Any, tuple[int, ...]]:

@@ -100,17 +100,18 @@ def check_out(arrays: Any, out: Any, shape: tuple[int, ...], dtype: str, source:
         raise ValueError(f"{name} shares memory with the input: expected an array of its own")
 
 
-def run_into(arrays: Any, out: Any, shape: tuple[int, ...], dtype: str, source: Any, run: Any) -> Any:
-    """Call ``run(target)`` with a dense array to fill, which is `out` where `out` is dense; return the result."""
+def fill(
+    arrays: Any, out: Any, shape: tuple[int, ...], dtype: str, source: Any, backend: str, view: Any, run: Any
+) -> Any:
+    """Have ``run(target)`` fill `out`, or a new array, which its launcher takes in the shape `view`; return it."""
+    if out is not None:
+        check_out(arrays, out, shape, dtype, source)
+        if arrays.is_dense(out):
+            run(arrays.raw(out, backend, view))
+            return out
+    result, target = arrays.allocate(shape, dtype, source, backend)
+    run(target if view is None else target.reshape(view))
     if out is None:
-        target = arrays.empty(shape, dtype, source)
-        run(target)
-        return target
-    check_out(arrays, out, shape, dtype, source)
-    if arrays.is_dense(out):
-        run(out)
-    else:
-        target = arrays.empty(shape, dtype, source)
-        run(target)
-        arrays.copy_into(out, target)
+        return result
+    arrays.copy_into(out, result)
     return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -93,25 +94,19 @@ def quantize(
     backend = choose_backend(arrays, x, backend)
     if out is not None:
         _check_out(arrays, out, x, options, blocks, stored, FLOAT8[format])
-    if scale is not None:
-        scale = _given_scale(arrays, scale, blocks, recipe, stored, x)
-    elif out is not None and arrays.is_dense(out.scale):
-        scale = out.scale
-    else:
-        scale = arrays.empty(blocks.scale_shape, stored, x)
-
+    reused = out.scale if out is not None and scale is None and arrays.is_dense(out.scale) else None
+    stored_scale, scale_view = _scale(arrays, scale, reused, blocks, recipe, stored, x, backend)
     run = launcher("fp8", backend, "quantize")
-    source = arrays.dense(x)
+    source = arrays.raw(arrays.dense(x), backend, blocks.view)
 
-    def fill(target: Any) -> None:
-        views = arrays.raw(source, backend, blocks.view), arrays.raw(target, backend, blocks.view)
-        run(*views, arrays.raw(scale, backend, blocks.grid), recipe, options.scale is None)
+    def convert(target: Any) -> None:
+        run(source, target, scale_view, recipe, scale is None)
 
-    codes = _options.run_into(arrays, out and out.codes, tuple(x.shape), FLOAT8[format], x, fill)
+    codes = _options.fill(arrays, out and out.codes, tuple(x.shape), FLOAT8[format], x, backend, blocks.view, convert)
     if out is None:
-        return QuantizedTensor(codes, scale, granularity, axis)
-    if scale is not out.scale:
-        arrays.copy_into(out.scale, scale)
+        return QuantizedTensor(codes, stored_scale, granularity, axis)
+    if reused is None:
+        arrays.copy_into(out.scale, stored_scale)
     return out
 
 
@@ -152,25 +147,30 @@ def quantize_dequantize(
         return arrays.operators().quantize_dequantize(x, format, options, out, backend)
     blocks, recipe, stored = _plan(arrays, x, format, options)
     backend = choose_backend(arrays, x, backend)
-    if scale is not None:
-        scale = _given_scale(arrays, scale, blocks, recipe, stored, x)
-    else:
-        scale = arrays.empty(blocks.scale_shape, stored, x)
+    scale_view = _scale(arrays, scale, None, blocks, recipe, stored, x, backend)[1]
     run = launcher("fp8", backend, "quantize_dequantize")
-    source = arrays.dense(x)
+    source = arrays.raw(arrays.dense(x), backend, blocks.view)
 
-    def fill(target: Any) -> None:
-        views = arrays.raw(source, backend, blocks.view), arrays.raw(target, backend, blocks.view)
-        run(*views, arrays.raw(scale, backend, blocks.grid), recipe, options.scale is None)
+    def convert(target: Any) -> None:
+        run(source, target, scale_view, recipe, scale is None)
 
-    return _options.run_into(arrays, out, tuple(x.shape), arrays.dtype_name(x), x, fill)
+    return _options.fill(arrays, out, tuple(x.shape), arrays.dtype_name(x), x, backend, blocks.view, convert)
 
 
 def _plan(arrays: Any, x: Any, format: Any, options: Options) -> tuple[Layout, Recipe, str]:
     """The blocks of `x`, what to do with them, and the dtype of their scales."""
-    fmt = _options.conversion(format, options.overflow, options.rounding, options.seed)
     _options.floating(arrays, x)
-    blocks = layout(tuple(x.shape), options.granularity, options.axis)
+    arguments = (tuple(x.shape), format, options._replace(scale=None))
+    try:
+        return _planned(*arguments)
+    except TypeError:  # what cannot be hashed, and what is of a wrong type
+        return _planned.__wrapped__(*arguments)
+
+
+@lru_cache(maxsize=4096)
+def _planned(shape: tuple[int, ...], format: Any, options: Options) -> tuple[Layout, Recipe, str]:
+    fmt = _options.conversion(format, options.overflow, options.rounding, options.seed)
+    blocks = layout(shape, options.granularity, options.axis)
     mx = options.granularity == "mx"
     scale_format = options.scale_format or ("e8m0" if mx else "fp32")
     _options.choice("scale_format", scale_format, formats.SCALE_FORMATS)
@@ -181,6 +181,18 @@ def _plan(arrays: Any, x: Any, format: Any, options: Options) -> tuple[Layout, R
         fmt, blocks.block, scale_format, options.scale_rounding, options.overflow, options.rounding, options.seed
     )
     return blocks, recipe, FLOAT8["e8m0fnu"] if scale_format == "e8m0" else "float32"
+
+
+def _scale(
+    arrays: Any, scale: Any, reused: Any, blocks: Layout, recipe: Recipe, stored: str, x: Any, backend: str
+) -> tuple[Any, Any]:
+    """The array of scales, the user's or one to fill, and how the launchers take it."""
+    if scale is not None:
+        reused = _given_scale(arrays, scale, blocks, recipe, stored, x)
+    if reused is not None:
+        return reused, arrays.raw(reused, backend, blocks.grid)
+    array, view = arrays.allocate(blocks.scale_shape, stored, x, backend)
+    return array, view.reshape(blocks.grid)
 
 
 def _given_scale(arrays: Any, scale: Any, blocks: Layout, recipe: Recipe, stored: str, x: Any) -> Any:

@@ -61,13 +61,13 @@ class QuantizedTensor:
         blocks = layout(self.shape, self.granularity, self.axis)
         recipe = Recipe(FORMATS[self.format], blocks.block)
         run = launcher("fp8", backend := choose_backend(arrays, codes, backend), "dequantize")
-        source, scale = arrays.dense(codes), arrays.dense(self.scale)
+        source = arrays.raw(arrays.dense(codes), backend, blocks.view)
+        scale = arrays.raw(arrays.dense(self.scale), backend, blocks.grid)
 
-        def fill(target: Any) -> None:
-            views = arrays.raw(source, backend, blocks.view), arrays.raw(scale, backend, blocks.grid)
-            run(*views, arrays.raw(target, backend, blocks.view), recipe)
+        def multiply(target: Any) -> None:
+            run(source, scale, target, recipe)
 
-        return _options.run_into(arrays, out, self.shape, name, codes, fill)
+        return _options.fill(arrays, out, self.shape, name, codes, backend, blocks.view, multiply)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a safetensors file: `codes`, `scale`, and how they belong together as metadata."""
