@@ -1,8 +1,4 @@
-"""Workloads of the FP8 benchmarks.
-
-Bytes are what must move: every input element once, every output once; twice the input for a scale
-of the whole tensor, which is known only after the first pass. Scales are below a hundredth of that.
-"""
+"""Workloads of the FP8 benchmarks; what they must move and compute is counted in the family's `cases`."""
 
 from __future__ import annotations
 
@@ -17,11 +13,10 @@ import numpy as np
 from pykernels import quant
 from pykernels.bench import fp8_peers as peers
 from pykernels.bench.harness import OURS, Disagreement, Group, Workload, rotate, rotations
+from pykernels.kernels.fp8 import cases
 
 Array = np.ndarray[Any, Any]
 COLUMNS = 4096
-OPERATIONS = {"encode": 1, "decode": 1, "amax": 1, "quantize": 3, "quantize_dequantize": 4}
-"""Per element: rounding, decoding, maximum, division, multiplication."""
 TYPES = {"fp32": np.dtype(np.float32), "bf16": np.dtype(ml_dtypes.bfloat16)}
 CONVERTERS = (OURS, "torch", "ml_dtypes")
 QUANTIZERS = (OURS, "torch", "torch.compile")
@@ -36,7 +31,7 @@ def encoding(source: str, target: str, n: int, sweep: bool = False) -> Group:
         return _conversions(x, out, functools.partial(quant.encode, format=target), expected)
 
     name = f"{source} -> {target}"
-    size = TYPES[source].itemsize + 1
+    size = cases.min_bytes("encode", TYPES[source].itemsize, 1)
     plot = f"encode {name}" if sweep else None
     return _group("encode", f"{name} {_count(n)}", CONVERTERS, build, n, size, sweep=plot)
 
@@ -50,7 +45,9 @@ def decoding(source: str, n: int) -> Group:
         return _conversions(codes, out, quant.decode, expected)
 
     name = f"{source} -> fp32"
-    return _group("decode", f"{name} {_count(n)}", CONVERTERS, build, n, 5, sweep=f"decode {name}")
+    return _group(
+        "decode", f"{name} {_count(n)}", CONVERTERS, build, n, cases.min_bytes("decode", 1, 4), sweep=f"decode {name}"
+    )
 
 
 def _conversions(x: Array, out: Array, ours: Any, expected: Array) -> Workload:
@@ -94,7 +91,7 @@ def largest(n: int) -> Group:
         return Workload(calls, verify, {"torch aminmax": peers.absent()["torch"]} if "torch" in peers.absent() else {})
 
     providers = (OURS, "torch aminmax", "numpy abs, max", "numpy max, min")
-    return _group("amax", f"fp32 {_count(n)}", providers, build, n, 4, limit="read")
+    return _group("amax", f"fp32 {_count(n)}", providers, build, n, cases.min_bytes("amax", 4, 0), limit="read")
 
 
 def _largest_extreme(x: Array) -> Any:
@@ -118,7 +115,7 @@ def quantizing(granularity: Any, n: int, dequantize: bool = False, compiled: boo
     operation = "quantize_dequantize" if dequantize else "quantize"
     name = f"fp32 -> e4m3fn {_label(granularity)}"
     sweep = f"quantize {name}" if granularity == "row" and not dequantize else None
-    size = 8 if dequantize else 9 if granularity == "tensor" else 5
+    size = cases.min_bytes(operation, 4, 4 if dequantize else 1, granularity)
     return _group(operation, f"{name} {_count(n)}", providers, build, n, size, sweep=sweep)
 
 
@@ -137,7 +134,8 @@ def quantizing_fresh(n: int) -> Group:
 
         return Workload(calls, verify, _missing(QUANTIZERS[:2]), allocation="fresh")
 
-    return _group("quantize", f"fp32 -> e4m3fn tensor {_count(n)}, fresh memory", QUANTIZERS[:2], build, n, 9)
+    size = cases.min_bytes("quantize", 4, 1, "tensor")
+    return _group("quantize", f"fp32 -> e4m3fn tensor {_count(n)}, fresh memory", QUANTIZERS[:2], build, n, size)
 
 
 def on_model(granularity: Any) -> Group:
@@ -148,7 +146,9 @@ def on_model(granularity: Any) -> Group:
     def build() -> Workload:
         return quantizers(matrices, granularity, False, QUANTIZERS, combine=_all)
 
-    return _group("quantize", f"MiniLM weights {_label(granularity)}", QUANTIZERS, build, n, 5)
+    return _group(
+        "quantize", f"MiniLM weights {_label(granularity)}", QUANTIZERS, build, n, cases.min_bytes("quantize", 4, 1)
+    )
 
 
 @functools.cache
@@ -276,7 +276,7 @@ def _missing(providers: tuple[str, ...]) -> dict[str, str]:
 
 def _group(operation: str, case: str, providers: tuple[str, ...], build: Any, n: int, size: int, **rest: Any) -> Group:
     """A group of `n` elements that moves `size` bytes for each."""
-    return Group(operation, case, providers, build, n, size * n, flops=OPERATIONS[operation] * n, **rest)
+    return Group(operation, case, providers, build, n, size * n, flops=cases.flops(operation) * n, **rest)
 
 
 def _count(n: int) -> str:

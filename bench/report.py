@@ -99,6 +99,25 @@ def _row(providers: Mapping[str, Mapping[str, Any]]) -> Iterable[Row]:
             )
 
 
+def summary(results: Results) -> dict[str, Any]:
+    """What is worth keeping of a run: the machine, and for every provider its median, p20 and p80 in seconds."""
+    kept = ("median", "p20", "p80", "roof_seconds", "limit", "bytes", "allocation")
+    machine = {key: value for key, value in results["machine_info"]["pykernels"].items() if key != "kernel cache"}
+    return {
+        "machine": machine,
+        "conditions": results["pykernels"],
+        "groups": [
+            {
+                "operation": operation,
+                "case": case,
+                "providers": {name: {key: info[key] for key in kept} for name, info in providers.items()},
+            }
+            for (operation, case), providers in medians(results).items()
+        ],
+        "study": results.get("study"),
+    }
+
+
 def notes(results: Results) -> list[str]:
     """What a reader of the table must know: machine, threads, limits, and what was not measured."""
     run = results["pykernels"]

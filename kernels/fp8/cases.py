@@ -95,15 +95,16 @@ def float32_runs(fmt: Format, overflow: str, rounding: str, encode: Any) -> Iter
     yield infinity, infinity, code(infinity)
 
 
-def min_bytes(operation: str, source: int, target: int, scales: float = 0.0) -> float:
-    """Bytes per element that an operation must move: itemsizes of input and output, and of scales per element.
+def min_bytes(operation: str, source: int, target: int, granularity: Any = None) -> int:
+    """Bytes per element that an operation must move, by the item sizes of its input and output.
 
-    A scale of the whole tensor needs every element twice, and so does one of a column.
+    A scale of a whole tensor or column is known only after a first pass, so the input counts twice.
+    Other scales, up to a thirty-second of a byte, are not counted.
     """
-    reads = {"quantize_tensor": 2, "quantize_column": 2}.get(operation, 1)
-    return reads * source + (0 if operation == "amax" else target) + scales
+    passes = 2 if operation == "quantize" and granularity in ("tensor", "column") else 1
+    return passes * source + (0 if operation == "amax" else target)
 
 
 def flops(operation: str) -> int:
-    """Arithmetic operations per element, as the vector kernel performs them (loads and stores apart)."""
-    return {"encode": 17, "decode": 12, "amax": 2}.get(operation, 21)
+    """Operations per element as the definition counts them: maximum, division, rounding, decoding, product."""
+    return {"encode": 1, "decode": 1, "amax": 1, "quantize": 3, "quantize_dequantize": 5}[operation]

@@ -45,13 +45,9 @@ def signed_seed(seed: int | None) -> int:
 
 @kernel
 def encode_kernel(x, scale, out, c, d, rounding, seed, counter):
-    """Encode ``x / scale``; `counter` numbers the first element.
-
-    From the end, which a pass for the scale has left in cache.
-    """
-    tasks = (x.size + CHUNK - 1) // CHUNK
-    for task in prange(tasks):
-        first = (tasks - 1 - np.int64(task)) * CHUNK
+    """Encode ``x / scale``; `counter` numbers the first element."""
+    for task in prange((x.size + CHUNK - 1) // CHUNK):
+        first = np.int64(task) * CHUNK
         last = min(first + CHUNK, x.size)
         encode_run(x[first:last], scale, out[first:last], c, d, rounding, seed, counter + first)
 

@@ -23,7 +23,8 @@ _NEEDED = ("pytest", "pytest_benchmark", "matplotlib")
 def bench(family: str | None, quick: bool, copy: Path | None, folder: Path) -> int:
     """Run bench/ in a process of its own, print one table and write the report; 1 if a provider failed.
 
-    `folder` receives ``results.json``, pytest's own output, the report and its plots.
+    `folder` receives ``results.json`` of pytest-benchmark, ``summary.json``, pytest's own output, the
+    report and its plots.
     """
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
@@ -45,6 +46,7 @@ def bench(family: str | None, quick: bool, copy: Path | None, folder: Path) -> i
 
     from pykernels.bench import report
 
+    (folder / "summary.json").write_text(json.dumps(report.summary(results), indent=1) + "\n")
     print(table(report.COLUMNS, [row.cells() for row in report.rows(results)]))
     print("\n" + "\n".join(report.notes(results)))
     if study is not None:
