@@ -176,6 +176,7 @@ def test_empty(shape):
     for granularity in ("tensor", "row", "mx", (1, 4)):
         q = quant.quantize(np.empty(shape, np.float32), "e4m3fn", granularity=granularity)
         assert q.shape == shape and q.dequantize().shape == shape
+        assert (q.scale.astype(np.float32) == 1).all()
 
 
 def test_out_is_overwritten():

@@ -132,6 +132,8 @@ def quantize(x: Array, codes: Array, scale: Array, recipe: Recipe, dynamic: bool
     `scale` (B, ceil(M / bm), ceil(N / bn)), float32 or uint8 (E8M0), is computed if `dynamic`.
     """
     if x.size == 0:
+        if dynamic:
+            scale[...] = 127 if scale.dtype == np.uint8 else 1
         return
     bits, nbytes = bits_of(x), x.nbytes
     options = (dynamic, *_constants(recipe, bits.dtype))
