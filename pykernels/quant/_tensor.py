@@ -50,9 +50,9 @@ class QuantizedTensor:
         --------
         >>> import numpy as np
         >>> from pykernels import quant
-        >>> quant.quantize(np.float32([[1, 2], [30, 40]]), "e4m3fn", granularity="row").dequantize()
+        >>> quant.quantize(np.float32([[1, 2], [30, 60]]), "e4m3fn", granularity="row").dequantize()
         array([[ 1.,  2.],
-               [30., 40.]], dtype=float32)
+               [30., 60.]], dtype=float32)
         """
         codes, arrays = namespace(self.codes)
         name = _options.floating_name(dtype, "float32" if out is None else arrays.dtype_name(namespace(out)[0]))
