@@ -84,13 +84,17 @@ def cast(x: torch.Tensor, name: str) -> torch.Tensor:
 
 def overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Whether the address ranges meet; torch has no exact test."""
-    if a.device != b.device or a.numel() == 0 or b.numel() == 0:
+    if a.device != b.device:
         return False
     first, last = _addresses(a), _addresses(b)
     return first[0] < last[1] and last[0] < first[1]
 
 
 def _addresses(x: torch.Tensor) -> tuple[int, int]:
+    if x.is_contiguous():
+        return x.data_ptr(), x.data_ptr() + x.nbytes
+    if x.numel() == 0:
+        return 0, 0
     reach = sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
     return x.data_ptr(), x.data_ptr() + (reach + 1) * x.element_size()
 
