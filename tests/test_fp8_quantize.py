@@ -171,6 +171,30 @@ def test_scale_shapes(granularity, axis, shape):
         np.testing.assert_array_equal(as_bytes(q.codes[1, 3]), as_bytes(merged.codes))
 
 
+@pytest.mark.parametrize(
+    ("shape", "granularity"),
+    [
+        ((1500, 1100), "column"),
+        ((2500, 700), (1500, 3)),
+        ((2, 1300, 1024), (1300, 64)),
+        ((400, 1500), (128, 128)),
+        ((3, (1 << 20) + 1), "row"),
+        ((1 << 20, 2), "tensor"),
+        ((1, 700_001), (1, 100_000)),
+    ],
+)
+def test_large_blocks_and_tall_stripes(shape, granularity):
+    """The launch strategies that only large arrays reach."""
+    x = cases.mixed(shape, "float32")
+    options = {"granularity": granularity}
+    q, expected = (quant.quantize(x, "e4m3fn", **options, backend=b) for b in ("cpu", "reference"))
+    np.testing.assert_array_equal(q.scale, expected.scale)
+    np.testing.assert_array_equal(as_bytes(q.codes), as_bytes(expected.codes))
+    given = quant.quantize(x, "e4m3fn", **options, scale=q.scale)
+    np.testing.assert_array_equal(as_bytes(given.codes), as_bytes(expected.codes))
+    np.testing.assert_array_equal(q.dequantize(), expected.dequantize(backend="reference"))
+
+
 @pytest.mark.parametrize("shape", [(0,), (0, 5), (5, 0), (2, 0, 3)])
 def test_empty(shape):
     for granularity in ("tensor", "row", "mx", (1, 4)):
