@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from typing import Any
 
@@ -34,7 +33,10 @@ def namespace(x: Any) -> tuple[Any, Any]:
         return x, _SELF
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(x, torch.Tensor):
-        return x, sys.modules.get(_TORCH) or importlib.import_module(_TORCH)
+        twin = sys.modules.get(_TORCH)
+        if twin is None:
+            from . import _arrays_torch as twin  # a statement, which torch.compile can trace
+        return x, twin
     return np.asarray(x), _SELF
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 from conftest import as_bytes
@@ -117,6 +119,9 @@ COMPILED = {
 }
 
 
+COMPILE = functools.partial(torch.compile, fullgraph=True, backend="aot_eager")
+
+
 @pytest.mark.parametrize("name", COMPILED)
 def test_compiles_without_a_graph_break(name):
     """By the eager backend of torch.compile, which needs no C++ compiler; the graph is the same."""
@@ -126,6 +131,11 @@ def test_compiles_without_a_graph_break(name):
     for rows in (24, 32):
         y = torch.randn(rows, 40)
         torch.testing.assert_close(compiled(y), COMPILED[name](y), rtol=0, atol=0)
+
+
+def test_a_backend_is_not_ignored_in_a_graph():
+    with pytest.raises(Exception, match="backend='reference'"):
+        COMPILE(lambda x: quant.encode(x, "e4m3fn", backend="reference").float())(torch.randn(4))
 
 
 def test_compiled_function_returns_a_quantized_tensor_and_a_gradient():

@@ -67,6 +67,20 @@ def test_numpy_users_never_import_torch():
     assert run(code) == "False"
 
 
+@pytest.mark.parametrize("call", ["encode(x, 'e5m2').float()", "quantize(x, 'e5m2').scale", "amax(x)"])
+def test_the_first_call_may_be_compiled(call):
+    """Nothing has imported the torch half of the package before it is traced."""
+    pytest.importorskip("torch")
+    code = f"""
+        import torch
+        from pykernels import quant
+        compiled = torch.compile(lambda x: quant.{call}, fullgraph=True, backend="aot_eager")
+        x = torch.ones(4, 8)
+        print(torch.equal(compiled(x), (lambda x: quant.{call})(x)))
+    """
+    assert run(code) == "True"
+
+
 def test_import_survives_a_cache_that_cannot_be_written():
     code = "import numpy; from pykernels import quant; print(quant.amax(numpy.ones(3)))"
     assert run(code, NUMBA_CACHE_DIR="/proc/nowhere") == "1.0"

@@ -61,6 +61,7 @@ def encode(
     """
     x, arrays = namespace(x)
     if arrays.tracing():
+        _options.follows_data(backend)
         return arrays.operators().encode(x, format, overflow, rounding, seed, out)
     fmt = _options.conversion(format, overflow, rounding, seed)
     _options.floating(arrays, x)
@@ -102,6 +103,7 @@ def decode(
     codes, arrays = namespace(codes)
     name = _options.floating_name(dtype, "float32" if out is None else arrays.dtype_name(namespace(out)[0]))
     if arrays.tracing():
+        _options.follows_data(backend)
         return arrays.operators().decode(codes, name, format, out)
     stored = arrays.dtype_name(codes)
     if stored == "uint8" and format is not None:
@@ -153,6 +155,7 @@ def amax(
     """
     x, arrays = namespace(x)
     if arrays.tracing():
+        _options.follows_data(backend)
         return arrays.operators().amax(x, axis, keepdims, out)
     dtype = _options.floating(arrays, x)
     shape = tuple(x.shape)

@@ -81,6 +81,12 @@ def floating_name(dtype: Any, default: str) -> str:
     return name
 
 
+def follows_data(backend: Any) -> None:
+    """Refuse a backend asked for where the operators of torch.compile choose it."""
+    if backend is not None:
+        raise NotImplementedError(f"backend={backend!r} under torch.compile: expected None, to follow the data")
+
+
 def check_out(arrays: Any, out: Any, shape: tuple[int, ...], dtype: str, source: Any, name: str = "out") -> None:
     """Refuse an output of another kind, shape, dtype or device, or one that shares memory with the input."""
     value, kind = _arrays.namespace(out)

@@ -89,6 +89,7 @@ def quantize(
     x, arrays = namespace(x)
     options = Options(granularity, axis, scale_format, scale_rounding, scale, overflow, rounding, seed)
     if arrays.tracing():
+        _options.follows_data(backend)
         return arrays.operators().quantize(x, format, options, out)  # type: ignore[no-any-return]
     blocks, recipe, stored = _plan(arrays, x, format, options)
     backend = choose_backend(arrays, x, backend)

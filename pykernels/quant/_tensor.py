@@ -57,6 +57,7 @@ class QuantizedTensor:
         codes, arrays = namespace(self.codes)
         name = _options.floating_name(dtype, "float32" if out is None else arrays.dtype_name(namespace(out)[0]))
         if arrays.tracing():
+            _options.follows_data(backend)
             return arrays.operators().dequantize(self, name, out)
         blocks = layout(self.shape, self.granularity, self.axis)
         recipe = Recipe(FORMATS[self.format], blocks.block)
