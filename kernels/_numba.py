@@ -22,8 +22,8 @@ SERIAL_BYTES = 1 << 17
 def jit(function: Callable[..., Any] | None = None, *, parallel: bool = False) -> Any:
     """`numba.njit` without the GIL, with NumPy's division, cached on disk where a folder is writable.
 
-    A cached kernel is stale as soon as any file of its family, or this one, has changed: Numba
-    alone looks only at the file of the kernel itself and misses edited helpers.
+    A cached kernel is stale as soon as any file of its family, or one that families share, has
+    changed: Numba alone looks only at the file of the kernel itself and misses edited helpers.
     """
     if function is None:
         return lambda f: jit(f, parallel=parallel)
@@ -38,7 +38,7 @@ def jit(function: Callable[..., Any] | None = None, *, parallel: bool = False) -
 
 def _family_stamp(function: Callable[..., Any]) -> tuple[tuple[str, int, int], ...]:
     family = Path(function.__code__.co_filename).parent
-    files = [Path(__file__), *sorted(family.glob("*.py"))]
+    files = [*sorted(Path(__file__).parent.glob("_*.py")), *sorted(family.glob("*.py"))]
     return tuple((f.name, f.stat().st_mtime_ns, f.stat().st_size) for f in files)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 
 FLOATING = ("float64", "float32", "float16", "bfloat16")
+INTEGERS = ("int8", "int16", "int32", "int64")
 FLOAT8 = {
     "e4m3fn": "float8_e4m3fn",
     "e5m2": "float8_e5m2",
@@ -20,9 +21,10 @@ FLOAT8 = {
 }
 
 _BY_NAME = {name: np.dtype(getattr(ml_dtypes, name)) for name in (*FLOAT8.values(), "bfloat16")}
-_BY_NAME |= {name: np.dtype(name) for name in ("float64", "float32", "float16", "uint8")}
+_BY_NAME |= {name: np.dtype(name) for name in ("float64", "float32", "float16", *INTEGERS, "uint8", "bool")}
 
 _NAMES = {dtype: name for name, dtype in _BY_NAME.items()}
+_CODES = {_BY_NAME[name] for name in FLOAT8.values()}
 _SELF = sys.modules[__name__]
 _TORCH = f"{__name__}_torch"
 
@@ -84,7 +86,7 @@ def permute(x: Array, axes: tuple[int, ...]) -> Array:
 def allocate(shape: tuple[int, ...], name: str, like: Array, backend: str) -> tuple[Array, Array]:
     """An array to fill, and how the launchers of the backend take it."""
     array = np.empty(shape, _BY_NAME[name])
-    return array, array.view(np.uint8) if array.itemsize == 1 else array
+    return array, array.view(np.uint8) if array.dtype in _CODES else array
 
 
 def writeable(x: Array) -> bool:
@@ -118,6 +120,6 @@ def from_numpy(value: Array, like: Array) -> Array:
 
 def raw(x: Array, backend: str, shape: tuple[int, ...] | None = None) -> Any:
     """The dense `x` as the launchers of a backend take it, in another shape if need be; bytes for float8."""
-    if x.itemsize == 1:
+    if x.dtype in _CODES:
         x = x.view(np.uint8)
     return x if shape is None else x.reshape(shape)

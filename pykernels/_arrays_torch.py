@@ -8,11 +8,13 @@ import ml_dtypes
 import numpy as np
 import torch
 
-from ._arrays import FLOAT8, FLOATING
+from ._arrays import FLOAT8, FLOATING, INTEGERS
 from ._arrays import dtype_of as numpy_dtype
 
-_BY_NAME = {name: getattr(torch, name) for name in (*FLOATING, *FLOAT8.values(), "uint8") if hasattr(torch, name)}
+_FLOAT8 = tuple(name for name in FLOAT8.values() if hasattr(torch, name))
+_BY_NAME = {name: getattr(torch, name) for name in (*FLOATING, *INTEGERS, *_FLOAT8, "uint8", "bool")}
 _NAMES = {dtype: name for name, dtype in _BY_NAME.items()}
+_CODES = {_BY_NAME[name] for name in _FLOAT8}
 
 tracing = torch.compiler.is_compiling
 
@@ -62,7 +64,7 @@ def allocate(shape: tuple[int, ...], name: str, like: torch.Tensor, backend: str
         tensor = torch.empty(shape, dtype=_BY_NAME[name], device=like.device)
         return tensor, raw(tensor, backend)
     array = np.empty(shape, numpy_dtype(name))
-    if array.itemsize == 1:
+    if name in _FLOAT8:
         array = array.view(np.uint8)
         return torch.from_numpy(array).view(_BY_NAME[name]), array
     if name == "bfloat16":
@@ -102,13 +104,13 @@ def _addresses(x: torch.Tensor) -> tuple[int, int]:
 def to_numpy(x: torch.Tensor) -> np.ndarray[Any, Any]:
     """A NumPy array of the same values; ml_dtypes stand in for the types NumPy lacks."""
     x = x.detach().cpu().contiguous()
-    if x.dtype in _NAMES and x.element_size() == 1:
+    if x.dtype in _CODES:
         return x.view(torch.uint8).numpy().view(numpy_dtype(_NAMES[x.dtype]))
     return _numpy_view(x)
 
 
 def from_numpy(value: np.ndarray[Any, Any], like: torch.Tensor) -> torch.Tensor:
-    if value.dtype.name in ("float32", "float64", "float16", "uint8"):
+    if value.dtype.name not in (*_FLOAT8, "bfloat16"):
         return torch.from_numpy(value).to(like.device)
     carrier = torch.from_numpy(value.view(f"i{value.dtype.itemsize}"))
     return carrier.view(_BY_NAME[value.dtype.name]).to(like.device)
@@ -118,7 +120,7 @@ def raw(x: torch.Tensor, backend: str, shape: tuple[int, ...] | None = None) -> 
     """The dense `x` as the launchers of a backend take it, in another shape if need be; bytes for float8."""
     if x.requires_grad:
         x = x.detach()
-    if x.element_size() == 1:
+    if x.dtype in _CODES:
         x = x.view(torch.uint8)
     array = x if backend == "gpu" else _numpy_view(x)
     return array if shape is None else array.reshape(shape)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
+from .. import _options
 from .._arrays import FLOAT8, namespace
 from .._dispatch import choose_backend, launcher
 from ..kernels.fp8.formats import FORMATS
-from . import _options
+from . import _arguments
 
 _FORMAT_OF = {FLOAT8[name]: name for name in FORMATS}
 
@@ -63,7 +64,7 @@ def encode(
     if arrays.tracing():
         _options.follows_data(backend)
         return arrays.operators().encode(x, format, overflow, rounding, seed, out)
-    fmt = _options.conversion(format, overflow, rounding, seed)
+    fmt = _arguments.conversion(format, overflow, rounding, seed)
     _options.floating(arrays, x)
     run = launcher("fp8", backend := choose_backend(arrays, x, backend), "encode")
 
@@ -107,7 +108,7 @@ def decode(
         return arrays.operators().decode(codes, name, format, out)
     stored = arrays.dtype_name(codes)
     if stored == "uint8" and format is not None:
-        fmt = _options.fp8_format(format)
+        fmt = _arguments.fp8_format(format)
     elif stored in _FORMAT_OF and format in (None, _FORMAT_OF[stored]):
         fmt = FORMATS[_FORMAT_OF[stored]]
     else:

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from .. import _options
 from .._arrays import namespace
 from ..kernels.fp8.formats import FLOAT32_MAX
-from . import _options
+from . import _arguments
 from ._convert import amax
 from ._quantize import quantize
 from ._tensor import QuantizedTensor
@@ -55,7 +56,7 @@ class DelayedScaling:
             raise ValueError(f"history={history!r}: expected at least 1")
         if not np.isfinite(margin):
             raise ValueError(f"margin={margin!r}: expected a finite number")
-        self._fmt = _options.fp8_format(format)
+        self._fmt = _arguments.fp8_format(format)
         self.format = format
         self.margin = margin
         self.algorithm = _options.choice("algorithm", algorithm, ALGORITHMS)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .. import _options
 from .._arrays import namespace
-from . import _options
 from ._tensor import QuantizedTensor
 
 

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import _options
 from .._arrays import FLOAT8, dtype_of, namespace
 from .._dispatch import choose_backend, launcher
 from ..kernels.fp8 import formats
 from ..kernels.fp8.formats import Recipe
-from . import _options
+from . import _arguments
 from ._layout import Granularity, Layout, layout
 from ._tensor import QuantizedTensor
 
@@ -170,7 +171,7 @@ def _plan(arrays: Any, x: Any, format: Any, options: Options) -> tuple[Layout, R
 
 @lru_cache(maxsize=4096)
 def _planned(shape: tuple[int, ...], format: Any, options: Options) -> tuple[Layout, Recipe, str]:
-    fmt = _options.conversion(format, options.overflow, options.rounding, options.seed)
+    fmt = _arguments.conversion(format, options.overflow, options.rounding, options.seed)
     blocks = layout(shape, options.granularity, options.axis)
     mx = options.granularity == "mx"
     scale_format = options.scale_format or ("e8m0" if mx else "fp32")

@@ -6,10 +6,10 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from .. import _options
 from .._arrays import FLOAT8, namespace
 from .._dispatch import choose_backend, launcher
 from ..kernels.fp8.formats import FORMATS, Recipe
-from . import _options
 from ._layout import Granularity, layout
 
 
