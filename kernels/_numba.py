@@ -11,9 +11,12 @@ from typing import Any
 import numba
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
+from numba.core import cgutils, codegen
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
+
+_codegen: Any = codegen
+_settings: Any = numba.config
 
 SERIAL_BYTES = 1 << 17
 """Arrays that move fewer bytes than this are not worth waking a second thread for."""
@@ -40,6 +43,15 @@ def _family_stamp(function: Callable[..., Any]) -> tuple[tuple[str, int, int], .
     family = Path(function.__code__.co_filename).parent
     files = [*sorted(Path(__file__).parent.glob("_*.py")), *sorted(family.glob("*.py"))]
     return tuple((f.name, f.stat().st_mtime_ns, f.stat().st_size) for f in files)
+
+
+def cpu_features() -> frozenset[str]:
+    """The extensions that Numba compiles for: the host's, unless NUMBA_CPU_FEATURES says otherwise."""
+    if _settings.CPU_FEATURES is not None:
+        features = str(_settings.CPU_FEATURES)
+    else:
+        features = "" if _settings.CPU_NAME == "generic" else str(_codegen.get_host_cpu_features())
+    return frozenset(name[1:] for name in features.split(",") if name.startswith("+"))
 
 
 class kernel:

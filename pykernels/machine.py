@@ -15,13 +15,12 @@ from typing import Any
 import numba
 import numpy as np
 from llvmlite import binding
-from numba.core import codegen
 
 from pykernels import roofs
+from pykernels.kernels._numba import cpu_features
 
 PACKAGES = ("pykernels", "numpy", "numba", "llvmlite", "ml_dtypes", "torch", "triton")
 _settings: Any = numba.config
-_codegen: Any = codegen
 _VECTOR = re.compile(r"(sse4|avx|fma|amx-|gfni|neon|sve|bf16|fullfp16|dotprod)")
 
 
@@ -50,12 +49,7 @@ def cpu_name() -> str:
 
 def vector_features() -> list[str]:
     """The vector extensions that Numba compiles for: the host's, unless NUMBA_CPU_FEATURES says otherwise."""
-    if _settings.CPU_FEATURES is not None:
-        features = _settings.CPU_FEATURES
-    else:
-        features = "" if _settings.CPU_NAME == "generic" else _codegen.get_host_cpu_features()
-    names = [feature[1:] for feature in features.split(",") if feature.startswith("+")]
-    return sorted(name for name in names if _VECTOR.match(name))
+    return sorted(name for name in cpu_features() if _VECTOR.match(name))
 
 
 def vector_bits() -> int:

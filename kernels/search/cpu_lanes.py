@@ -1,0 +1,208 @@
+"""Vector operations of the search kernels: widening of elements, comparison of scores, few dot products."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from .._dot import FLOAT, HALF, LANES, VECTOR, WORD, array_data, load_vector, multiply_add, store_vector
+
+FEW = 4
+"""Queries that are so few that the products read the database at the speed of memory, one by one."""
+
+_INDEX = ir.IntType(64)
+_WORDS, _FLOATS = ir.VectorType(WORD, VECTOR), ir.VectorType(FLOAT, VECTOR)
+_FLOAT8_NAN = 0x7F
+
+
+def _constant(value: int) -> Any:
+    return ir.Constant(_WORDS, [value] * VECTOR)
+
+
+def _floats(builder: Any, dtype: Any, data: Any, position: Any) -> Any:
+    """float32 of `VECTOR` elements: float32, float16 (int16), bfloat16 (uint16), int8 or e4m3fn (uint8)."""
+    x = load_vector(builder, data, position)
+    if dtype == types.float32:
+        return x
+    if dtype == types.int8:
+        return builder.sitofp(x, _FLOATS)
+    bits = builder.zext(x, _WORDS)
+    if dtype == types.uint16:
+        return builder.bitcast(builder.shl(bits, _constant(16)), _FLOATS)
+    if dtype == types.int16:
+        return _float16(builder, bits)
+    return _float8(builder, bits)
+
+
+def _scaled(builder: Any, bits: Any, sign: int, up: int, down: int, exponent: int) -> tuple[Any, Any]:
+    """The magnitude of a narrow float, and its value as float32 bits: moved `up`, times ``2 ** exponent``, signed."""
+    magnitude = builder.and_(bits, _constant(sign - 1))
+    small = builder.bitcast(builder.shl(magnitude, _constant(up)), _FLOATS)
+    scale = ir.Constant(_FLOATS, [2.0**exponent] * VECTOR)
+    signs = builder.shl(builder.and_(bits, _constant(sign)), _constant(down))
+    value = builder.bitcast(builder.fmul(small, scale), _WORDS)
+    return magnitude, builder.or_(value, signs)
+
+
+def _float8(builder: Any, bits: Any) -> Any:
+    magnitude, value = _scaled(builder, bits, 0x80, 20, 24, 120)
+    is_nan = builder.icmp_unsigned("==", magnitude, _constant(_FLOAT8_NAN))
+    return builder.bitcast(builder.select(is_nan, _constant(0x7FC00000), value), _FLOATS)
+
+
+def _float16(builder: Any, bits: Any) -> Any:
+    magnitude, value = _scaled(builder, bits, 0x8000, 13, 16, 112)
+    special = builder.icmp_unsigned(">=", magnitude, _constant(0x7C00))
+    return builder.bitcast(builder.select(special, builder.or_(value, _constant(0x7F800000)), value), _FLOATS)
+
+
+@intrinsic
+def widen(typing_context: Any, x: Any, first: Any, out: Any, at: Any) -> Any:
+    """Elements ``first : first + VECTOR`` of `x` as float32, or as bfloat16 (a uint16 `out`), where exact."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data, target = (array_data(context, builder, signature, args, i) for i in (0, 2))
+        value = _floats(builder, signature.args[0].dtype, data, args[1])
+        if signature.args[2].dtype == types.uint16:
+            bits = builder.lshr(builder.bitcast(value, _WORDS), _constant(16))
+            value = builder.trunc(bits, ir.VectorType(ir.IntType(16), VECTOR))
+        store_vector(builder, value, target, args[3])
+        return context.get_dummy_value()
+
+    return types.void(x, types.intp, out, types.intp), generate
+
+
+def _products(count: int) -> Any:
+    @intrinsic
+    def products(typing_context: Any, x: Any, first: Any, q: Any, at: Any, pitch: Any, steps: Any, out: Any) -> Any:
+        """Add to ``out[i]`` the product of ``x[first:]`` and the float32 ``q[i * pitch + at :]``, `steps` > 0 vectors.
+
+        For the constant number of values of i.
+        """
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            data, queries, target = (array_data(context, builder, signature, args, i) for i in (0, 2, 6))
+            _, first, _, at, pitch, steps, _ = args
+            entry, body, done = builder.block, *(builder.append_basic_block(f"few.{n}") for n in ("body", "done"))
+            builder.branch(body)
+            builder.position_at_end(body)
+            step = builder.phi(_INDEX)
+            step.add_incoming(_INDEX(0), entry)
+            sums = [builder.phi(_FLOATS) for _ in range(count)]
+            position = builder.mul(step, _INDEX(VECTOR))
+            value = _floats(builder, signature.args[0].dtype, data, builder.add(first, position))
+            position = builder.add(position, at)
+            totals = []
+            for i, total in enumerate(sums):
+                query = load_vector(builder, queries, builder.add(builder.mul(pitch, _INDEX(i)), position))
+                totals.append(multiply_add(builder, value, query, total))
+                total.add_incoming(ir.Constant(_FLOATS, None), entry)
+                total.add_incoming(totals[-1], body)
+            following = builder.add(step, _INDEX(1))
+            step.add_incoming(following, body)
+            builder.cbranch(builder.icmp_signed("<", following, steps), body, done)
+            builder.position_at_end(done)
+            declared = ir.FunctionType(FLOAT, [FLOAT, _FLOATS])
+            reduce = cgutils.get_or_insert_function(builder.module, declared, f"llvm.vector.reduce.fadd.v{VECTOR}f32")
+            for i, total in enumerate(totals):
+                element = builder.gep(target, [_INDEX(i)])
+                value = builder.call(reduce, [FLOAT(-0.0), total], fastmath=["reassoc"])
+                builder.store(builder.fadd(builder.load(element), value), element)
+            return context.get_dummy_value()
+
+        return types.void(x, types.intp, q, types.intp, types.intp, types.intp, out), generate
+
+    return products
+
+
+few_products, one_product = _products(FEW), _products(1)
+
+
+def _above(columns: int) -> Any:
+    vectors = range(columns // VECTOR)
+
+    @intrinsic
+    def above(typing_context: Any, scores: Any, first: Any, count: Any, bounds: Any, allowed: Any) -> Any:
+        """Lanes, as bits, where one of the `count` > 0 rows of `scores` from `first` exceeds its lane's bound.
+
+        Row r counts in the lanes whose bits are set in the uint32 ``allowed[r]``; NaN exceeds nothing.
+        """
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            data, bound_data, allowed_data = (array_data(context, builder, signature, args, i) for i in (0, 3, 4))
+            bounds = [load_vector(builder, bound_data, _INDEX(v * VECTOR)) for v in vectors]
+            last = builder.add(args[1], args[2])
+            entry, body, done = builder.block, *(builder.append_basic_block(f"above.{n}") for n in ("body", "done"))
+            builder.branch(body)
+            builder.position_at_end(body)
+            row, before = builder.phi(_INDEX), builder.phi(WORD)
+            row.add_incoming(args[1], entry)
+            before.add_incoming(WORD(0), entry)
+            found = WORD(0)
+            for v in vectors:
+                position = builder.add(builder.mul(row, _INDEX(columns)), _INDEX(v * VECTOR))
+                larger = builder.fcmp_ordered(">", load_vector(builder, data, position), bounds[v])
+                bits = builder.zext(builder.bitcast(larger, ir.IntType(VECTOR)), WORD)
+                found = builder.or_(found, builder.shl(bits, WORD(v * VECTOR)))
+            found = builder.and_(found, builder.load(builder.gep(allowed_data, [row])))
+            found = builder.or_(found, before)
+            following = builder.add(row, _INDEX(1))
+            row.add_incoming(following, body)
+            before.add_incoming(found, body)
+            builder.cbranch(builder.icmp_signed("<", following, last), body, done)
+            builder.position_at_end(done)
+            return found
+
+        return types.uint32(scores, types.intp, types.intp, bounds, allowed), generate
+
+    return above
+
+
+above_lanes, above_half = _above(LANES), _above(HALF)
+
+
+def _largest(columns: int) -> Any:
+    vectors = range(columns // VECTOR)
+
+    @intrinsic
+    def largest(typing_context: Any, scores: Any, first: Any, count: Any, maxima: Any) -> Any:
+        """Raise each of the `maxima` to the largest of its lane in `count` > 0 rows of `scores` from `first`.
+
+        NaN is passed over.
+        """
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            data, target = (array_data(context, builder, signature, args, i) for i in (0, 3))
+            last = builder.add(args[1], args[2])
+            before = [load_vector(builder, target, _INDEX(v * VECTOR)) for v in vectors]
+            entry, body, done = builder.block, *(builder.append_basic_block(f"largest.{n}") for n in ("body", "done"))
+            builder.branch(body)
+            builder.position_at_end(body)
+            row = builder.phi(_INDEX)
+            row.add_incoming(args[1], entry)
+            running = [builder.phi(_FLOATS) for _ in vectors]
+            found = []
+            for v in vectors:
+                position = builder.add(builder.mul(row, _INDEX(columns)), _INDEX(v * VECTOR))
+                score = load_vector(builder, data, position)
+                found.append(builder.select(builder.fcmp_ordered(">", score, running[v]), score, running[v]))
+                running[v].add_incoming(before[v], entry)
+                running[v].add_incoming(found[v], body)
+            following = builder.add(row, _INDEX(1))
+            row.add_incoming(following, body)
+            builder.cbranch(builder.icmp_signed("<", following, last), body, done)
+            builder.position_at_end(done)
+            for v in vectors:
+                store_vector(builder, found[v], target, _INDEX(v * VECTOR))
+            return context.get_dummy_value()
+
+        return types.void(scores, types.intp, types.intp, maxima), generate
+
+    return largest
+
+
+largest_lanes, largest_half = _largest(LANES), _largest(HALF)
