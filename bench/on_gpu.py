@@ -1,107 +1,84 @@
 """Everything that needs a GPU, in one call: ``python -m pykernels.bench.on_gpu [OUT.json]``.
 
-Checks the Triton kernels against the reference, then times them against the copy bandwidth measured
-in the same rounds. Without a GPU it is a rehearsal: Triton's interpreter, tiny arrays, and times
-that mean nothing.
+Times every family beside its peers and its limit, as measured in the same call, each kernel checked
+against a peer before; then runs `pykernels check` of every family for as long as `SECONDS` allow.
+Without a GPU it is a rehearsal: Triton's interpreter, tiny arrays, and times that mean nothing.
 """
 
 from __future__ import annotations
 
-import functools
 import json
 import os
-import statistics
 import sys
 import time
-from collections.abc import Callable
+import traceback
 from typing import Any
 
-ROUNDS = 50
-GRANULARITIES = ("tensor", "row", "column", "mx", (1, 128), (128, 128))
+SECONDS = 520.0
+REHEARSED_CHECKS = 3
+"""Checks of each family in a rehearsal."""
 
 
 def main(out: str | None = None) -> int:
+    start = time.perf_counter()
     import torch
 
     gpu = torch.cuda.is_available()
     if not gpu:
         os.environ.setdefault("TRITON_INTERPRET", "1")
-    from pykernels.kernels.fp8 import cases
     from pykernels.machine import describe
-    from pykernels.quant.checks import checks
 
-    failed = [f"{c.operation} {c.case}" for c in list(checks(False, ["gpu"]))[:: 1 if gpu else 40] if c.run()[1]]
-    print(f"checks: {len(failed)} failed", *failed, sep="\n  ")
+    from . import gpu_fp8, gpu_search, gpu_topk
 
-    rows = []
-    n = 1 << 28 if gpu else 1 << 12
-    for dtype in (torch.bfloat16, torch.float32):
-        x = torch.randn(n, device="cuda" if gpu else "cpu").to(dtype).reshape(-1, 1 << (14 if gpu else 6))
-        calls = _calls(x)
-        y = torch.empty_like(x)
-        seconds = _interleaved({"copy": functools.partial(y.copy_, x), **calls}, gpu)
-        rate = 2 * x.nbytes / seconds["copy"]
-        for name, (operation, granularity) in _counted(calls).items():
-            size = x.element_size()
-            source, target = (1, size) if operation == "decode" else (size, 0 if operation == "amax" else 1)
-            needed = cases.min_bytes(operation, source, target, granularity) * n
-            share = needed / seconds[name] / rate
-            rows.append({"dtype": str(dtype), "case": name, "seconds": seconds[name], "of copy": share})
-            print(
-                f"{dtype!s:16} {name:24} {1e3 * seconds[name]:9.3f} ms  {100 * share:4.0f} % of {rate / 1e9:.0f} GB/s"
-            )
+    results: dict[str, Any] = {"machine": describe(), "gpu": gpu, "rows": [], "checks": {}, "failed": []}
+    for part in (gpu_topk, gpu_search, gpu_fp8):
+        try:
+            for rows in part.measure(gpu):
+                results["rows"] += rows
+        except Exception:
+            traceback.print_exc()
+            results["failed"].append(part.__name__)
+        _save(out, results)
+    _check(results, gpu, start)
+    _save(out, results)
+    print(f"{time.perf_counter() - start:.0f} s; failed:", *results["failed"] or ["nothing"])
+    return bool(results["failed"])
+
+
+def _check(results: dict[str, Any], gpu: bool, start: float) -> None:
+    """Run the families' checks, spread over all of them as time is left; each family has an equal part of it."""
+    from pykernels.families import FAMILIES
+
+    for number, family in enumerate(FAMILIES.values()):
+        checks = list(family.checks(False, ["gpu"]))
+        left = SECONDS - (time.perf_counter() - start)
+        end = time.perf_counter() + left / (len(FAMILIES) - number)
+        done = 0
+        for check in _spread(checks) if gpu else checks[:REHEARSED_CHECKS]:
+            if time.perf_counter() > end:
+                break
+            done += 1
+            try:
+                wrong = check.run()[1]
+            except Exception:
+                traceback.print_exc()
+                wrong = -1
+            if wrong:
+                results["failed"].append(f"{check.operation} {check.case}")
+        results["checks"][family.name] = {"run": done, "of": len(checks)}
+        print(f"{family.name}: {done} of {len(checks)} checks run", flush=True)
+
+
+def _spread(items: list[Any]) -> list[Any]:
+    """The items in an order of which any first part comes from everywhere."""
+    order = sorted(range(len(items)), key=lambda i: (i * 0x9E3779B9) & 0xFFFFFFFF)
+    return [items[i] for i in order]
+
+
+def _save(out: str | None, results: dict[str, Any]) -> None:
     if out is not None:
         with open(out, "w") as file:
-            json.dump({"machine": describe(), "elements": n, "rows": rows, "failed": failed}, file, indent=1)
-    return bool(failed)
-
-
-def _calls(x: Any) -> dict[str, Callable[[], Any]]:
-    """Every operation into memory of its own, by name; the name ends in the granularity."""
-    from pykernels import quant
-
-    codes = quant.encode(x, "e4m3fn", backend="gpu")
-    values = quant.decode(codes, x.dtype, backend="gpu")
-    peak = quant.amax(x, backend="gpu")
-    calls: dict[str, Callable[[], Any]] = {
-        "encode": lambda: quant.encode(x, "e4m3fn", out=codes, backend="gpu"),
-        "decode": lambda: quant.decode(codes, out=values, backend="gpu"),
-        "amax": lambda: quant.amax(x, out=peak, backend="gpu"),
-    }
-    for granularity in GRANULARITIES:
-        q = quant.quantize(x, "e4m3fn", granularity=granularity, backend="gpu")
-        options: dict[str, Any] = {"granularity": granularity, "out": q, "backend": "gpu"}
-        calls[f"quantize {granularity}"] = functools.partial(quant.quantize, x, "e4m3fn", **options)
-    return calls
-
-
-def _counted(calls: dict[str, Any]) -> dict[str, tuple[str, str | None]]:
-    return {name: (name.split(" ", 1)[0], name.partition(" ")[2] or None) for name in calls}
-
-
-def _interleaved(calls: dict[str, Callable[[], Any]], gpu: bool) -> dict[str, float]:
-    """Median seconds of each call, taken in turns; inputs are far larger than any cache."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(ROUNDS if gpu else 1):
-        for name, call in calls.items():
-            times[name].append(_once(call, gpu))
-    return {name: statistics.median(each) for name, each in times.items()}
-
-
-def _once(call: Callable[[], Any], gpu: bool) -> float:
-    if not gpu:
-        start = time.perf_counter()
-        call()
-        return time.perf_counter() - start
-    import torch
-
-    event: Any = torch.cuda.Event
-    begin, end = event(enable_timing=True), event(enable_timing=True)
-    begin.record()
-    call()
-    end.record()
-    end.synchronize()
-    return float(begin.elapsed_time(end)) / 1e3
+            json.dump(results, file, indent=1)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ VECTOR = 16
 """Lanes of the vectors in LLVM's code; it splits them into the machine's registers."""
 
 
-class BFloat(ir.types.Type):
+class BFloat(ir.types.Type):  # type: ignore[misc]
     """LLVM's bfloat, which llvmlite does not have."""
 
     def _to_string(self) -> str:

@@ -6,10 +6,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["quant"]
+__all__ = ["quant", "search", "topk"]
 
 if TYPE_CHECKING:
     from . import quant as quant
+    from . import search as search
+    from . import topk as topk
 
 
 def __getattr__(name: str) -> Any:

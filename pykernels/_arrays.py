@@ -63,12 +63,12 @@ def dtype_of(name: str) -> Any:
 
 
 def is_dense(x: Array) -> bool:
-    return x.flags.c_contiguous
+    return x.flags.c_contiguous and x.dtype.isnative
 
 
 def dense(x: Array) -> Array:
     """`x`, or a copy of it, in C order and in the machine's byte order."""
-    if x.flags.c_contiguous and x.dtype.isnative:
+    if is_dense(x):
         return x
     copy: Array = np.ascontiguousarray(x, x.dtype.newbyteorder("=")).reshape(x.shape)
     return copy

@@ -19,11 +19,15 @@ _CODES = {_BY_NAME[name] for name in _FLOAT8}
 tracing = torch.compiler.is_compiling
 
 
-def operators() -> Any:
-    """The operations as torch operators, for autograd and torch.compile."""
-    from .quant import _torch
-
-    return _torch
+def operators(family: str) -> Any:
+    """The operations of a family as torch operators, for autograd and torch.compile."""
+    if family == "quant":
+        from .quant import _torch as module
+    elif family == "search":
+        from .search import _torch as module  # type: ignore[no-redef]
+    else:
+        from .topk import _torch as module  # type: ignore[no-redef]
+    return module
 
 
 def needs_gradient(x: torch.Tensor) -> bool:
@@ -85,8 +89,8 @@ def cast(x: torch.Tensor, name: str) -> torch.Tensor:
 
 
 def overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether the address ranges meet; torch has no exact test."""
-    if a.device != b.device:
+    """Whether the address ranges meet; torch has no exact test. In a graph writing comes last and harms nothing."""
+    if a.device != b.device or tracing():
         return False
     first, last = _addresses(a), _addresses(b)
     return first[0] < last[1] and last[0] < first[1]

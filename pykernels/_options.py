@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 from . import _arrays
@@ -18,21 +18,45 @@ def choice(name: str, value: Any, accepted: Iterable[str]) -> Any:
     return value
 
 
-def axis(value: Any, ndim: int) -> int:
+def axis(value: Any, ndim: int, name: str = "axis") -> int:
     """`value` as a non-negative axis of an array of `ndim` dimensions."""
     if not isinstance(value, Integral):
-        raise TypeError(f"axis={value!r}: expected an integer")
+        raise TypeError(f"{name}={value!r}: expected an integer")
     if not -ndim <= int(value) < ndim:
-        raise ValueError(f"axis={value!r}: expected an axis of an array of {ndim} dimensions")
+        raise ValueError(f"{name}={value!r}: expected an axis of an array of {ndim} dimensions")
     return int(value) % ndim
+
+
+def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
+    """`value` as an int from `low` to `high`, both included."""
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise TypeError(f"{name}={value!r}: expected an integer")
+    number = int(value)
+    if number < low or (high is not None and number > high):
+        accepted = f"at least {low}" if high is None else f"from {low} to {high}"
+        raise ValueError(f"{name}={value!r}: expected an integer {accepted}")
+    return number
+
+
+def recall_target(value: Any) -> float:
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"recall_target={value!r}: expected a number in (0, 1]")
+    if not 0 < float(value) <= 1:
+        raise ValueError(f"recall_target={value!r}: expected a number in (0, 1]")
+    return float(value)
+
+
+def dtype_name(arrays: Any, x: Any, accepted: tuple[str, ...], name: str = "x") -> str:
+    """The name of the dtype of `x`, one of those accepted."""
+    dtype: str = arrays.dtype_name(x)
+    if dtype not in accepted:
+        raise TypeError(f"{name} has dtype {dtype}: expected one of {', '.join(accepted)}")
+    return dtype
 
 
 def floating(arrays: Any, x: Any, name: str = "x") -> str:
     """The name of the dtype of `x`, one of the floating-point types that kernels read."""
-    dtype: str = arrays.dtype_name(x)
-    if dtype not in _arrays.FLOATING:
-        raise TypeError(f"{name} has dtype {dtype}: expected one of {', '.join(_arrays.FLOATING)}")
-    return dtype
+    return dtype_name(arrays, x, _arrays.FLOATING, name)
 
 
 def floating_name(dtype: Any, default: str) -> str:
@@ -68,6 +92,20 @@ def check_out(arrays: Any, out: Any, shape: tuple[int, ...], dtype: str, source:
         raise ValueError(f"{name} is read-only: expected an array that can be written")
     if arrays.overlap(out, source):
         raise ValueError(f"{name} shares memory with the input: expected an array of its own")
+
+
+def check_out_pair(
+    arrays: Any, out: Any, shape: tuple[int, ...], dtypes: tuple[str, str], sources: tuple[Any, ...]
+) -> None:
+    """Refuse what is no pair of separate arrays, each as `check_out` has it for all of the `sources`."""
+    if not isinstance(out, tuple | list) or len(out) != 2:
+        length = f" of length {len(out)}" if isinstance(out, tuple | list) else ""
+        raise TypeError(f"out is a {type(out).__name__}{length}: expected a pair of arrays")
+    for source in sources:
+        check_out(arrays, out[0], shape, dtypes[0], source, "out[0]")
+        check_out(arrays, out[1], shape, dtypes[1], source, "out[1]")
+    if arrays.overlap(*out):
+        raise ValueError("out[0] shares memory with out[1]: expected arrays of their own")
 
 
 def fill(

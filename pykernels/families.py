@@ -69,6 +69,29 @@ FAMILIES = {
             ),
             check_module="pykernels.quant.checks",
         ),
+        Family(
+            name="topk",
+            summary="top-k selection, exact or of known expected recall",
+            module="pykernels.topk",
+            functions=("topk", "approx_max_k", "approx_min_k", "plan", "expected_recall", "RecallPlan"),
+            papers=(
+                Paper("TPU-KNN: K Nearest Neighbor Search at Peak FLOP/s", "arXiv 2206.14286"),
+                Paper("A Faster Generalized Two-Stage Approximate Top-K", "arXiv 2506.04165"),
+            ),
+            check_module="pykernels.topk.checks",
+        ),
+        Family(
+            name="search",
+            summary="brute-force nearest neighbours, and late interaction",
+            module="pykernels.search",
+            functions=("knn", "Index", "maxsim", "sharded_knn"),
+            papers=(
+                Paper("TPU-KNN: K Nearest Neighbor Search at Peak FLOP/s", "arXiv 2206.14286"),
+                Paper("ColBERT: Efficient and Effective Passage Search via Late Interaction", "arXiv 2004.12832"),
+                Paper("Neural Approaches to Multilingual Information Retrieval", "arXiv 2209.01335"),
+            ),
+            check_module="pykernels.search.checks",
+        ),
     )
 }
 

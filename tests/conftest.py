@@ -32,3 +32,9 @@ def as_bytes(codes: object) -> np.ndarray:
     if not isinstance(codes, np.ndarray):
         codes = codes.contiguous().view(torch.uint8).cpu().numpy()
     return np.ascontiguousarray(codes).view(np.uint8).reshape(codes.shape)
+
+
+def same_bits(a: np.ndarray, b: np.ndarray) -> None:
+    """Assert that arrays agree in dtype, shape and every bit; a NaN then equals itself."""
+    assert a.dtype == b.dtype and a.shape == b.shape
+    np.testing.assert_array_equal(a.view(f"u{a.itemsize}"), b.view(f"u{b.itemsize}"))

@@ -17,6 +17,10 @@ import pykernels
 from pykernels import quant
 
 PACKAGE = Path(pykernels.__file__).parent
+DOCUMENTED = {
+    "quant": ("_convert", "_quantize", "_tensor", "_matmul", "_delayed"),
+    "topk": ("_topk", "_approx", "_plan", "_recall"),
+}
 KERNELS = sorted((PACKAGE / "kernels").glob("**/*.py"))
 
 
@@ -147,9 +151,11 @@ def test_cached_kernels_notice_edited_helpers(tmp_path):
 def test_doctests():
     import doctest
 
-    for name in ("_convert", "_quantize", "_tensor", "_matmul", "_delayed"):
-        module = importlib.import_module(f"pykernels.quant.{name}")
-        assert doctest.testmod(module).failed == 0
+    for family, names in DOCUMENTED.items():
+        for name in names:
+            module = importlib.import_module(f"pykernels.{family}.{name}")
+            done = doctest.testmod(module)
+            assert done.attempted and not done.failed
 
 
 def test_call_overhead_is_small():

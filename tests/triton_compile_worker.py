@@ -21,6 +21,8 @@ from triton.runtime.jit import JITFunction
 
 from pykernels.kernels.fp8 import gpu
 from pykernels.kernels.fp8.formats import FORMATS, OVERFLOWS, ROUNDINGS, Recipe
+from pykernels.kernels.search import gpu as search
+from pykernels.kernels.topk import gpu as topk
 
 TARGETS = {
     "sm_80": (GPUTarget("cuda", 80, 32), 166912),
@@ -64,6 +66,7 @@ def collect(target: GPUTarget) -> dict[str, Any]:
         return kernel
 
     JITFunction.run = compile_only
+    torch.empty, torch.empty_like = torch.zeros, torch.zeros_like  # launchers use indices that no kernel has written
     triton.runtime.driver.set_active(StubDriver(target))
     return kernels
 
@@ -109,6 +112,45 @@ def launch_scaled() -> None:
             gpu.dequantize(codes, scale, torch.empty_like(x), recipe)
 
 
+def outputs(dtype: torch.dtype, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.zeros(1, k, dtype=dtype), torch.zeros(1, k, dtype=torch.int64)
+
+
+def launch_topk() -> None:
+    """Every type through chunks; the rest of the cases in some types of each size."""
+    integers = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8)
+    for turn, dtype in enumerate((*DTYPES, *integers)):
+        largest = turn % 2 == 0
+        x = torch.zeros(1, 1 << 17, dtype=dtype)
+        topk.topk(x, 60, largest, True, *outputs(dtype, 60))
+        if dtype in (torch.float16, torch.int64):
+            topk.topk(x, 3000, largest, False, *outputs(dtype, 3000))
+            topk.topk(x, 1 << 16, largest, True, *outputs(dtype, 1 << 16))
+            few = torch.zeros(1, 4000, dtype=dtype)
+            topk.select(few, torch.zeros_like(few, dtype=torch.int64), 60, largest, *outputs(dtype, 60))
+            for per_bin in (1, 4, 5):
+                topk.partial_topk(x, 1024, per_bin, largest, *outputs(dtype, 1024 * per_bin))
+
+
+def launch_search() -> None:
+    """Every type with few and with many queries, the vectors in one piece and in blocks; the arguments take turns."""
+    dtypes = (torch.float32, torch.float16, torch.bfloat16, torch.int8, torch.uint8)
+    shapes = ((1, 128, 500), (300, 128, 5), (300, 1000, 5))
+    for turn, (dtype, (Q, D, k)) in enumerate(itertools.product(dtypes, shapes)):
+        x, q = torch.zeros(20000, D, dtype=dtype), torch.zeros(Q, D, dtype=dtype)
+        factors = (None, None) if turn % 2 else (torch.zeros(len(x)), torch.zeros(len(x)))
+        rows = torch.arange(len(x)) if turn % 5 == 0 else None
+        mask = torch.zeros(Q, len(x), dtype=torch.bool) if turn % 4 == 0 else None
+        scores, ids = torch.zeros(Q, k), torch.zeros(Q, k, dtype=torch.int64)
+        search.search(q, x, *factors, rows, mask, 1 << 30, scores, ids)
+        if D == 128:
+            search.distances(q, x, factors[0], ids, scores)
+            search.sums_of_squares(x, torch.zeros(len(x)))
+        offsets, lengths = torch.arange(0, 21000, 1000), torch.ones(1, dtype=torch.int64)
+        argmax = torch.zeros(1, 20, Q, dtype=torch.int64) if turn % 2 else None
+        search.maxsim(q[None, :], lengths, x, rows, offsets, torch.zeros(1, 20), argmax)
+
+
 def spills(kernel: Any) -> int | None:
     """Bytes of local memory that a kernel spills to; None where the tool is absent."""
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
@@ -126,6 +168,8 @@ def main(name: str) -> None:
     kernels = collect(target)
     launch_elementwise()
     launch_scaled()
+    launch_topk()
+    launch_search()
     if not kernels:
         sys.exit("no kernel was launched")
     shared = max(kernel.metadata.shared for kernel in kernels.values())

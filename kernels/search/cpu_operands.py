@@ -9,8 +9,20 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from .. import _dot
-from .._dot import HALF, LANES, ROWS, VECTOR
+from .._dot import (
+    HALF,
+    LANES,
+    PAIRS,
+    QUADS,
+    ROWS,
+    VECTOR,
+    floats,
+    floats_half,
+    pairs,
+    pairs_half,
+    quads,
+    quads_half,
+)
 from .._numba import jit
 from .cpu_lanes import widen
 
@@ -65,10 +77,10 @@ def as_source(x: Array) -> Array:
 
 def _step(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """The fastest product on this machine that is exact for a dtype."""
-    if dtype == np.int8 and _dot.QUADS:
+    if dtype == np.int8 and QUADS:
         return QUAD_STEP
     if dtype.itemsize == 1 or dtype == ml_dtypes.bfloat16:
-        return PAIR_STEP if _dot.PAIRS else FLOAT_STEP
+        return PAIR_STEP if PAIRS else FLOAT_STEP
     return FLOAT_STEP
 
 
@@ -99,8 +111,8 @@ def products(words, starts, count, block, initial, steps, columns, out):
 
 @overload(products)
 def _products(words, starts, count, block, initial, steps, columns, out):
-    kinds = {types.float32: (_dot.floats, _dot.floats_half), types.uint32: (_dot.pairs, _dot.pairs_half)}
-    tile, narrow = kinds.get(words.dtype, (_dot.quads, _dot.quads_half))
+    kinds = {types.float32: (floats, floats_half), types.uint32: (pairs, pairs_half), types.int32: (quads, quads_half)}
+    tile, narrow = kinds[words.dtype]
 
     def run(words, starts, count, block, initial, steps, columns, out):
         for i in range(0, count, ROWS):

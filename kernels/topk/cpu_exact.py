@@ -112,18 +112,23 @@ def maxima_kernel(x, constants, chunk, maxima, parts):
 def topk_kernel(x, constants, chunk, maxima, ordered, values, indices, tasks):
     """The k best of the rows of `x`; `maxima` (R, chunks) are known, or (0, chunks) are not."""
     order = load_order(constants)
-    known, k, chunks = maxima.shape[0] > 0, values.shape[1], maxima.shape[1]
-    capacity = min(x.shape[1] + chunk, 2 * (k + LONGEST))
     part = (x.shape[0] + tasks - 1) // tasks
     for task in prange(tasks):
-        own = np.empty(0 if known else chunks, maxima.dtype)
-        keys, ids = np.empty(capacity, maxima.dtype), np.empty(capacity, np.int64)
-        spare_keys, spare_ids = np.empty(k, maxima.dtype), np.empty(k, np.int64)
         start = np.int64(task) * part
-        for r in range(start, min(start + part, x.shape[0])):
-            row, largest = x[r], own
-            if known:
-                largest = maxima[r]
-            else:
-                chunk_maxima(row, order, chunk, 0, own)
-            _finish(row, order, chunk, largest, k, ordered, keys, ids, spare_keys, spare_ids, values[r], indices[r])
+        _topk_rows(start, min(start + part, x.shape[0]), x, order, chunk, maxima, ordered, values, indices)
+
+
+@jit
+def _topk_rows(start, stop, x, order, chunk, maxima, ordered, values, indices):
+    known, k, chunks = maxima.shape[0] > 0, values.shape[1], maxima.shape[1]
+    capacity = min(x.shape[1] + chunk, 2 * (k + LONGEST))
+    own = np.empty(0 if known else chunks, maxima.dtype)
+    keys, ids = np.empty(capacity, maxima.dtype), np.empty(capacity, np.int64)
+    spare_keys, spare_ids = np.empty(k, maxima.dtype), np.empty(k, np.int64)
+    for r in range(start, stop):
+        row, largest = x[r], own
+        if known:
+            largest = maxima[r]
+        else:
+            chunk_maxima(row, order, chunk, 0, own)
+        _finish(row, order, chunk, largest, k, ordered, keys, ids, spare_keys, spare_ids, values[r], indices[r])

@@ -86,22 +86,25 @@ def _bins(row, order, bins, first, masks, fresh, keys, steps):
 def partial_kernel(x, constants, bins, tile, values, indices):
     """values, indices (R, per_bin, bins); `tile` bins are one task."""
     order = load_order(constants)
-    per_bin = values.shape[1]
     tiles = (bins + tile - 1) // tile
     for task in prange(x.shape[0] * tiles):
         r, t = divmod(np.int64(task), tiles)
-        first = t * tile
-        width = min(tile, bins - first)
-        masks, fresh = np.empty(width // LANES + 1, np.int64), np.empty(width, x.dtype)
-        keys, steps = np.empty((per_bin, width), x.dtype), np.empty((per_bin, width), np.int32)
-        row = x[r]
-        _bins(row, order, bins, first, masks, fresh, keys, steps)
-        for rank in range(per_bin):
-            number, index, value = steps[rank], indices[r, rank], values[r, rank]
-            for b in range(width):
-                i = np.int64(number[b]) * bins + first + b
-                index[first + b] = i
-                value[first + b] = row[i]
+        _tile(x[r], order, bins, t * tile, min(tile, bins - t * tile), values[r], indices[r])
+
+
+@jit
+def _tile(row, order, bins, first, width, values, indices):
+    """The survivors of `width` bins from `first`, in values, indices (per_bin, bins)."""
+    per_bin = values.shape[0]
+    masks, fresh = np.empty(width // LANES + 1, np.int64), np.empty(width, values.dtype)
+    keys, steps = np.empty((per_bin, width), values.dtype), np.empty((per_bin, width), np.int32)
+    _bins(row, order, bins, first, masks, fresh, keys, steps)
+    for rank in range(per_bin):
+        number, index, value = steps[rank], indices[rank], values[rank]
+        for b in range(width):
+            i = np.int64(number[b]) * bins + first + b
+            index[first + b] = i
+            value[first + b] = row[i]
 
 
 @jit
@@ -126,14 +129,19 @@ def _select_row(row, order, tags, k, ordered_ids, keys, positions, spare_ids, sp
 def select_kernel(x, constants, ids, all_keys, values, indices):
     """The k best of the rows of `x`, which have `ids`; `all_keys` (tasks, n) is memory for keys."""
     order = load_order(constants)
-    tasks, n, k = all_keys.shape[0], x.shape[1], values.shape[1]
+    tasks = all_keys.shape[0]
     part = (x.shape[0] + tasks - 1) // tasks
     for task in prange(tasks):
-        keys, spare_keys = all_keys[task], np.empty(n, all_keys.dtype)
-        positions, spare_positions = np.empty(n, np.int64), np.empty(n, np.int64)
-        ordered_ids, spare_ids = np.empty(n, np.int64), np.empty(n, np.int64)
         start = np.int64(task) * part
-        for r in range(start, min(start + part, x.shape[0])):
-            _select_row(x[r], order, ids[r], k, ordered_ids, keys, positions, spare_ids, spare_keys, spare_positions)
-            for j in range(k):
-                indices[r, j], values[r, j] = ids[r, positions[j]], x[r, positions[j]]
+        _select_rows(start, min(start + part, x.shape[0]), x, order, ids, all_keys[task], values, indices)
+
+
+@jit
+def _select_rows(start, stop, x, order, ids, keys, values, indices):
+    n, k = x.shape[1], values.shape[1]
+    spare_keys, spare_ids, spare_positions = np.empty(n, keys.dtype), np.empty(n, np.int64), np.empty(n, np.int64)
+    positions, ordered_ids = np.empty(n, np.int64), np.empty(n, np.int64)
+    for r in range(start, stop):
+        _select_row(x[r], order, ids[r], k, ordered_ids, keys, positions, spare_ids, spare_keys, spare_positions)
+        for j in range(k):
+            indices[r, j], values[r, j] = ids[r, positions[j]], x[r, positions[j]]

@@ -36,6 +36,8 @@ def select(x: Array, ids: Array, k: int, largest: bool, values: Array, indices: 
 
 def ranking(x: Array, ids: Array, largest: bool) -> Array:
     """Positions of the vector `x` from best to worst; equal values by the lowest of `ids`."""
-    rank = np.unique(x.astype(np.float64 if x.dtype.kind not in "iu" else x.dtype), return_inverse=True)[1]
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        values = x if x.dtype.kind in "iu" else x.astype(np.float64)
+    rank = np.unique(values, return_inverse=True)[1]
     order: Array = np.lexsort((ids, -rank if largest else rank))
     return order

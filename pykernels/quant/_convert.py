@@ -63,7 +63,7 @@ def encode(
     x, arrays = namespace(x)
     if arrays.tracing():
         _options.follows_data(backend)
-        return arrays.operators().encode(x, format, overflow, rounding, seed, out)
+        return arrays.operators("quant").encode(x, format, overflow, rounding, seed, out)
     fmt = _arguments.conversion(format, overflow, rounding, seed)
     _options.floating(arrays, x)
     run = launcher("fp8", backend := choose_backend(arrays, x, backend), "encode")
@@ -105,7 +105,7 @@ def decode(
     name = _options.floating_name(dtype, "float32" if out is None else arrays.dtype_name(namespace(out)[0]))
     if arrays.tracing():
         _options.follows_data(backend)
-        return arrays.operators().decode(codes, name, format, out)
+        return arrays.operators("quant").decode(codes, name, format, out)
     stored = arrays.dtype_name(codes)
     if stored == "uint8" and format is not None:
         fmt = _arguments.fp8_format(format)
@@ -157,7 +157,7 @@ def amax(
     x, arrays = namespace(x)
     if arrays.tracing():
         _options.follows_data(backend)
-        return arrays.operators().amax(x, axis, keepdims, out)
+        return arrays.operators("quant").amax(x, axis, keepdims, out)
     dtype = _options.floating(arrays, x)
     shape = tuple(x.shape)
     if axis is None:

@@ -91,7 +91,7 @@ def quantize(
     options = Options(granularity, axis, scale_format, scale_rounding, scale, overflow, rounding, seed)
     if arrays.tracing():
         _options.follows_data(backend)
-        return arrays.operators().quantize(x, format, options, out)  # type: ignore[no-any-return]
+        return arrays.operators("quant").quantize(x, format, options, out)  # type: ignore[no-any-return]
     blocks, recipe, stored = _plan(arrays, x, format, options)
     backend = choose_backend(arrays, x, backend)
     if out is not None:
@@ -146,7 +146,7 @@ def quantize_dequantize(
     x, arrays = namespace(x)
     options = Options(granularity, axis, scale_format, scale_rounding, scale, overflow, rounding, seed)
     if arrays.tracing() or arrays.needs_gradient(x):
-        return arrays.operators().quantize_dequantize(x, format, options, out, backend)
+        return arrays.operators("quant").quantize_dequantize(x, format, options, out, backend)
     blocks, recipe, stored = _plan(arrays, x, format, options)
     backend = choose_backend(arrays, x, backend)
     scale_view = _scale(arrays, scale, None, blocks, recipe, stored, x, backend)[1]

@@ -15,11 +15,12 @@ from ._layout import Granularity, layout
 
 @dataclass(frozen=True, eq=False)
 class QuantizedTensor:
-    """FP8 codes and the scales that give them back their size: ``decode(codes) * scale``.
+    """Codes and the scales that give them back their size: ``decode(codes) * scale``.
 
     Attributes
     ----------
-    codes : float8 array (ml_dtypes or torch), of the shape of the original
+    codes : float8 array (ml_dtypes or torch), of the shape of the original; or int8, whose values are
+        the integers, with granularity "tensor", "row" or "column"
     scale : float32 or float8_e8m0fnu array, one per block; its shape is that of `codes` with every
         scaled axis shortened to its number of blocks, and () for granularity "tensor"
     granularity : "tensor", "row", "column", "mx" or (rows, columns)
@@ -33,9 +34,9 @@ class QuantizedTensor:
 
     @property
     def format(self) -> str:
-        """The name of the FP8 format."""
-        name = namespace(self.codes)[1].dtype_name(self.codes)
-        return next(format for format in FORMATS if FLOAT8[format] == name)
+        """The name of the FP8 format, or "int8"."""
+        name: str = namespace(self.codes)[1].dtype_name(self.codes)
+        return name if name == "int8" else next(format for format in FORMATS if FLOAT8[format] == name)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -56,9 +57,11 @@ class QuantizedTensor:
         """
         codes, arrays = namespace(self.codes)
         name = _options.floating_name(dtype, "float32" if out is None else arrays.dtype_name(namespace(out)[0]))
+        if self.format == "int8":
+            return self._scaled_integers(arrays, name, out)
         if arrays.tracing():
             _options.follows_data(backend)
-            return arrays.operators().dequantize(self, name, out)
+            return arrays.operators("quant").dequantize(self, name, out)
         blocks = layout(self.shape, self.granularity, self.axis)
         recipe = Recipe(FORMATS[self.format], blocks.block)
         run = launcher("fp8", backend := choose_backend(arrays, codes, backend), "dequantize")
@@ -69,6 +72,18 @@ class QuantizedTensor:
             run(source, scale, target, recipe)
 
         return _options.fill(arrays, out, self.shape, name, codes, backend, blocks.view, multiply)
+
+    def _scaled_integers(self, arrays: Any, name: str, out: Any) -> Any:
+        if self.granularity not in ("tensor", "row", "column"):
+            raise ValueError(f"granularity={self.granularity!r} of int8: expected 'tensor', 'row' or 'column'")
+        if out is not None:
+            _options.check_out(arrays, out, self.shape, name, self.codes)
+        wide = "float64" if name == "float64" else "float32"
+        values = arrays.cast(arrays.cast(self.codes, wide) * arrays.cast(self.scale, wide), name)
+        if out is None:
+            return values
+        arrays.copy_into(out, values)
+        return out
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a safetensors file: `codes`, `scale`, and how they belong together as metadata."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import _arrays
+from .._checking import Array, as_bytes, compare, on
 from .._dispatch import interpreting
 from ..families import Check
 from ..kernels.fp8 import cases
@@ -15,8 +15,6 @@ from ..kernels.fp8.formats import FORMATS, OVERFLOWS, SCALE_ROUNDINGS
 from ._convert import amax, decode, encode
 from ._quantize import quantize, quantize_dequantize
 from ._tensor import QuantizedTensor
-
-Array = np.ndarray[Any, Any]
 
 _CHUNK = 1 << 24
 
@@ -54,7 +52,7 @@ def _decodings(backend: str) -> Iterator[Check]:
         for dtype in cases.DTYPES:
 
             def run(format: str = format, dtype: str = dtype, codes: Array = codes) -> tuple[int, int]:
-                return _compare(lambda b: decode(_on(b, codes), dtype, format=format, backend=b), backend)
+                return compare(lambda b: decode(on(b, codes), dtype, format=format, backend=b), backend)
 
             yield Check("decode", f"{format} -> {dtype}", backend, run)
 
@@ -66,7 +64,7 @@ def _reductions(backend: str) -> Iterator[Check]:
             for axis in (None, *range(x.ndim)):
 
                 def run(x: Array = x, axis: int | None = axis) -> tuple[int, int]:
-                    return _compare(lambda b: amax(_on(b, x), axis, backend=b), backend)
+                    return compare(lambda b: amax(on(b, x), axis, backend=b), backend)
 
                 yield Check("amax", f"{dtype} {shape}, axis {axis}", backend, run)
 
@@ -102,7 +100,7 @@ def _exhaustive(backend: str) -> Iterator[Check]:
 
 
 def _encoding(x: Array, format: str, options: dict[str, Any], backend: str) -> Callable[[], tuple[int, int]]:
-    return lambda: _compare(lambda b: encode(_on(b, x), format, **options, backend=b), backend)
+    return lambda: compare(lambda b: encode(on(b, x), format, **options, backend=b), backend)
 
 
 def _quantization(x: Array, format: str, options: dict[str, Any], backend: str) -> Callable[[], tuple[int, int]]:
@@ -110,11 +108,11 @@ def _quantization(x: Array, format: str, options: dict[str, Any], backend: str) 
 
     def run() -> tuple[int, int]:
         def both(b: str) -> QuantizedTensor:
-            return quantize(_on(b, x), format, **options, backend=b)
+            return quantize(on(b, x), format, **options, backend=b)
 
-        compared = [_compare(lambda b: both(b).codes, backend), _compare(lambda b: both(b).scale, backend)]
-        compared.append(_compare(lambda b: both(b).dequantize(x.dtype.name, backend=b), backend))
-        compared.append(_compare(lambda b: quantize_dequantize(_on(b, x), format, **options, backend=b), backend))
+        compared = [compare(lambda b: both(b).codes, backend), compare(lambda b: both(b).scale, backend)]
+        compared.append(compare(lambda b: both(b).dequantize(x.dtype.name, backend=b), backend))
+        compared.append(compare(lambda b: quantize_dequantize(on(b, x), format, **options, backend=b), backend))
         return sum(n for n, _ in compared), sum(bad for _, bad in compared)
 
     return run
@@ -128,7 +126,7 @@ def _every_float32(format: str, options: dict[str, Any], backend: str) -> tuple[
             fmt,
             options["overflow"],
             options["rounding"],
-            lambda x: _bytes(encode(x, format, **options, backend="reference")),
+            lambda x: as_bytes(encode(x, format, **options, backend="reference")),
         )
     )
     compared = mismatches = 0
@@ -140,37 +138,7 @@ def _every_float32(format: str, options: dict[str, Any], backend: str) -> tuple[
             if high >= base and low < base + _CHUNK:
                 signed = code | (first >> 31) << 7 if code or fmt.negative_zero else 0
                 expected[max(low - base, 0) : high - base + 1] = signed
-        got = _bytes(encode(_on(backend, bits.view(np.float32)), format, **options, backend=backend))
+        got = as_bytes(encode(on(backend, bits.view(np.float32)), format, **options, backend=backend))
         compared += _CHUNK
         mismatches += int(np.count_nonzero(got != expected))
     return compared, mismatches
-
-
-def _on(backend: str, x: Array) -> Any:
-    """`x` where a backend takes it from: NumPy, or a torch tensor on the GPU."""
-    if backend != "gpu":
-        return x
-    import torch
-
-    from .. import _arrays_torch
-
-    like = torch.empty(0, device="cpu" if interpreting() else "cuda")
-    return _arrays_torch.from_numpy(np.ascontiguousarray(x).reshape(x.shape), like)
-
-
-def _compare(call: Callable[[str], Any], backend: str) -> tuple[int, int]:
-    """How many values a call gives, and in how many a backend differs from the reference."""
-    got, expected = (_arrays.namespace(call(b)) for b in (backend, "reference"))
-    ours, reference = (np.asarray(arrays.to_numpy(value)) for value, arrays in (got, expected))
-    if ours.shape != reference.shape or ours.dtype != reference.dtype:
-        return reference.size, max(reference.size, 1)
-    if reference.itemsize == 1:
-        return reference.size, int(np.count_nonzero(_bytes(ours) != _bytes(reference)))
-    a, b = ours.astype(np.float64), reference.astype(np.float64)
-    same = ((a == b) & (np.signbit(a) == np.signbit(b))) | (np.isnan(a) & np.isnan(b))
-    return reference.size, int(np.count_nonzero(~same))
-
-
-def _bytes(codes: Any) -> Array:
-    codes, arrays = _arrays.namespace(codes)
-    return np.asarray(arrays.to_numpy(codes)).view(np.uint8)
