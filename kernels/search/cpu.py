@@ -10,16 +10,15 @@ import numpy as np
 from .._dot import LANES, VECTOR
 from .cpu_candidates import merge_parts
 from .cpu_few import search_few
-from .cpu_lanes import FEW
 from .cpu_maxsim import sum_maxima
-from .cpu_operands import as_source, as_values, block_columns, operands, tile_rows
+from .cpu_operands import as_source, as_values, block_columns, few_queries, operands, tile_rows
 from .cpu_rows import pair_distances, square_rows
 from .cpu_search import search_parts
 
 Array = np.ndarray[Any, Any]
 
 _NO_TOKENS = np.empty((0, 0, 0), np.int64)
-_NO_FLOATS, _NO_NUMBERS, _NO_MASK = np.empty(0, np.float32), np.empty(0, np.int64), np.empty((0, 0), np.bool_)
+_NO_FLOATS, _NO_NUMBERS, _NO_MASK = np.empty(0, np.float32), np.empty(0, np.int64), np.empty((0, 0), np.uint8)
 _LEAST_CAPACITY = 128
 _BLOCKS_TO_SHARE = 8
 """Blocks of queries for each thread that make it worth to share the queries and not the rows."""
@@ -50,7 +49,9 @@ def search(
     for first in range(0, len(q), batch):
         part = slice(first, first + batch)
         masked = None if mask is None else mask[part]
-        _search(q[part], x, scale, bias, rows, masked, capacity, len(q) <= FEW, scores[part], ids[part])
+        _search(
+            q[part], x, scale, bias, rows, masked, capacity, len(q) <= few_queries(x.dtype), scores[part], ids[part]
+        )
 
 
 def _search(
@@ -73,7 +74,7 @@ def _search(
         _NO_FLOATS if bias is None else bias,
         _NO_NUMBERS if rows is None else rows,
         count,
-        _NO_MASK if mask is None else mask,
+        _NO_MASK if mask is None else mask.view(np.uint8),
         min(k, count),
     )
     nbytes = count * x.itemsize * length * max(1, len(q) >> 3)
@@ -87,8 +88,8 @@ def _search(
     numbers = np.empty(keys.shape, np.int64)
     filled = np.zeros(keys.shape[:2], np.int64)
     if few:
-        padded = np.zeros((FEW, -(-length // VECTOR) * VECTOR), np.float32)
-        padded[: len(q), :length] = as_values(q)
+        padded = np.zeros((len(q), -(-length // VECTOR) * VECTOR), np.float32)
+        padded[:, :length] = as_values(q)
         search_few(nbytes, padded.reshape(-1), as_source(x).reshape(-1), length, *restrictions, keys, numbers, filled)
     else:
         tile = tile_rows(op.steps)

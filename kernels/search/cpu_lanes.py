@@ -11,8 +11,8 @@ from numba.extending import intrinsic
 
 from .._dot import FLOAT, HALF, LANES, VECTOR, WORD, array_data, load_vector, multiply_add, store_vector
 
-FEW = 4
-"""Queries that are so few that the products read the database at the speed of memory, one by one."""
+FEW, FEW_ROWS = 4, 4
+"""Queries so few that a pass over the database takes them one by one, and the rows that it takes at a time."""
 
 _INDEX = ir.IntType(64)
 _WORDS, _FLOATS = ir.VectorType(WORD, VECTOR), ir.VectorType(FLOAT, VECTOR)
@@ -78,15 +78,16 @@ def widen(typing_context: Any, x: Any, first: Any, out: Any, at: Any) -> Any:
 
 def _products(count: int) -> Any:
     @intrinsic
-    def products(typing_context: Any, x: Any, first: Any, q: Any, at: Any, pitch: Any, steps: Any, out: Any) -> Any:
-        """Add to ``out[i]`` the product of ``x[first:]`` and the float32 ``q[i * pitch + at :]``, `steps` > 0 vectors.
+    def products(typing_context: Any, x: Any, starts: Any, q: Any, at: Any, steps: Any, out: Any) -> Any:
+        """Add to ``out[r]`` the product of ``x[starts[r] :]`` and the float32 ``q[at :]``, of `steps` > 0 vectors.
 
-        For the constant number of values of i.
+        For the constant number of rows r.
         """
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            data, queries, target = (array_data(context, builder, signature, args, i) for i in (0, 2, 6))
-            _, first, _, at, pitch, steps, _ = args
+            data, starts, query, target = (array_data(context, builder, signature, args, i) for i in (0, 1, 2, 5))
+            at, steps = args[3], args[4]
+            rows = [builder.load(builder.gep(starts, [_INDEX(r)])) for r in range(count)]
             entry, body, done = builder.block, *(builder.append_basic_block(f"few.{n}") for n in ("body", "done"))
             builder.branch(body)
             builder.position_at_end(body)
@@ -94,12 +95,11 @@ def _products(count: int) -> Any:
             step.add_incoming(_INDEX(0), entry)
             sums = [builder.phi(_FLOATS) for _ in range(count)]
             position = builder.mul(step, _INDEX(VECTOR))
-            value = _floats(builder, signature.args[0].dtype, data, builder.add(first, position))
-            position = builder.add(position, at)
+            factor = load_vector(builder, query, builder.add(at, position))
             totals = []
-            for i, total in enumerate(sums):
-                query = load_vector(builder, queries, builder.add(builder.mul(pitch, _INDEX(i)), position))
-                totals.append(multiply_add(builder, value, query, total))
+            for row, total in zip(rows, sums, strict=True):
+                value = _floats(builder, signature.args[0].dtype, data, builder.add(row, position))
+                totals.append(multiply_add(builder, value, factor, total))
                 total.add_incoming(ir.Constant(_FLOATS, None), entry)
                 total.add_incoming(totals[-1], body)
             following = builder.add(step, _INDEX(1))
@@ -108,18 +108,18 @@ def _products(count: int) -> Any:
             builder.position_at_end(done)
             declared = ir.FunctionType(FLOAT, [FLOAT, _FLOATS])
             reduce = cgutils.get_or_insert_function(builder.module, declared, f"llvm.vector.reduce.fadd.v{VECTOR}f32")
-            for i, total in enumerate(totals):
-                element = builder.gep(target, [_INDEX(i)])
+            for r, total in enumerate(totals):
+                element = builder.gep(target, [_INDEX(r)])
                 value = builder.call(reduce, [FLOAT(-0.0), total], fastmath=["reassoc"])
                 builder.store(builder.fadd(builder.load(element), value), element)
             return context.get_dummy_value()
 
-        return types.void(x, types.intp, q, types.intp, types.intp, types.intp, out), generate
+        return types.void(x, starts, q, types.intp, types.intp, out), generate
 
     return products
 
 
-few_products, one_product = _products(FEW), _products(1)
+few_products, one_product = _products(FEW_ROWS), _products(1)
 
 
 def _above(columns: int) -> Any:

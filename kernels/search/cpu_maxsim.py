@@ -51,7 +51,7 @@ def _sum_share(
             query, lane = b // per_query, b % per_query * columns
             used = min(columns, lengths[query] - lane)
             if used > 0:
-                products(operand, starts, rows, blocks[b], initial, steps, columns, tile_scores)
+                products(operand, starts, rows, blocks[b], initial, steps, columns, b == 0, tile_scores)
                 _fold(tile_scores, columns, used, lane, numbers, first, rows, document, offsets, maxima[b],
                       places[b], scores[query], argmax[query] if argmax.size else argmax[:0, 0])  # fmt: skip
 

@@ -23,8 +23,9 @@ from .._dot import (
     quads,
     quads_half,
 )
-from .._numba import jit
-from .cpu_lanes import widen
+from .._numba import LANES as LANE_RUN
+from .._numba import jit, prefetch_lanes
+from .cpu_lanes import FEW, widen
 
 Array = np.ndarray[Any, Any]
 FLOAT_STEP, PAIR_STEP, QUAD_STEP = np.dtype(np.float32), np.dtype(np.uint32), np.dtype(np.int32)
@@ -32,6 +33,7 @@ FLOAT_STEP, PAIR_STEP, QUAD_STEP = np.dtype(np.float32), np.dtype(np.uint32), np
 
 _ELEMENTS = {FLOAT_STEP: FLOAT_STEP, PAIR_STEP: np.dtype(ml_dtypes.bfloat16), QUAD_STEP: np.dtype(np.int8)}
 _TILE_BYTES = 1 << 18
+AHEAD = 4 * ROWS
 
 
 class Operands(NamedTuple):
@@ -61,6 +63,11 @@ def operands(q: Array, x: Array, columns: int) -> Operands:
 def block_columns(count: int) -> int:
     """The columns of a block when there are `count` in all."""
     return HALF if count <= HALF else LANES
+
+
+def few_queries(dtype: np.dtype[Any]) -> int:
+    """Up to how many queries a pass over the database takes one by one, before tiles are faster."""
+    return FEW if _step(dtype) == FLOAT_STEP else 1
 
 
 def as_values(q: Array) -> Array:
@@ -101,27 +108,40 @@ def tile_rows(steps: int) -> int:
     return max(1, _TILE_BYTES // (4 * steps) // ROWS) * ROWS
 
 
-def products(words, starts, count, block, initial, steps, columns, out):
+def products(words, starts, count, block, initial, steps, columns, fresh, out):
     """``out[i, lane]``, the dot product of row ``starts[i]`` of the vector `words` with a column of the block.
 
-    Of `count` rows; `out` is a vector and has room for ``count + ROWS - 1``.
+    Of `count` rows; `out` is a vector and has room for ``count + ROWS - 1``. `fresh` rows are not in
+    cache yet, and the hardware does not foresee reads from a dozen of them in turn.
     """
     raise NotImplementedError
 
 
 @overload(products)
-def _products(words, starts, count, block, initial, steps, columns, out):
+def _products(words, starts, count, block, initial, steps, columns, fresh, out):
     kinds = {types.float32: (floats, floats_half), types.uint32: (pairs, pairs_half), types.int32: (quads, quads_half)}
     tile, narrow = kinds[words.dtype]
 
-    def run(words, starts, count, block, initial, steps, columns, out):
+    def run(words, starts, count, block, initial, steps, columns, fresh, out):
+        if fresh:
+            for i in range(min(AHEAD, count)):
+                _prefetch_row(words, starts[i], steps)
         for i in range(0, count, ROWS):
+            if fresh:
+                for j in range(i + AHEAD, min(i + AHEAD + ROWS, count)):
+                    _prefetch_row(words, starts[j], steps)
             if columns == HALF:
                 narrow(words, starts, i, block, initial, steps, out)
             else:
                 tile(words, starts, i, block, initial, steps, out)
 
     return run
+
+
+@jit
+def _prefetch_row(words, start, steps):
+    for step in range(0, steps, LANE_RUN):
+        prefetch_lanes(words, start + step)
 
 
 def convert_tile(words, source, numbers, count, length, initial):

@@ -33,12 +33,12 @@ def square_rows(source, length, parts, out):
 def _square_share(part, source, length, parts, out):
     share = (out.size + parts - 1) // parts
     vectors = (length + VECTOR - 1) // VECTOR
-    tail = np.zeros(VECTOR, source.dtype)
+    tail, start = np.zeros(VECTOR, source.dtype), np.zeros(1, np.int64)
     row = np.zeros(vectors * VECTOR, np.float32)
     for n in range(part * share, min(out.size, (part + 1) * share)):
         _widen_row(source, n, length, tail, row)
         out[n] = 0
-        one_product(row, 0, row, 0, 0, vectors, out[n:])
+        one_product(row, start, row, 0, vectors, out[n:])
 
 
 @kernel
@@ -51,7 +51,7 @@ def pair_distances(queries, source, scale, ids, out):
 @jit
 def _row_distances(query, source, scale, ids, out):
     vectors = (query.size + VECTOR - 1) // VECTOR
-    tail = np.zeros(VECTOR, source.dtype)
+    tail, start = np.zeros(VECTOR, source.dtype), np.zeros(1, np.int64)
     row = np.zeros(vectors * VECTOR, np.float32)
     for j in range(ids.size):
         n = ids[j]
@@ -63,4 +63,4 @@ def _row_distances(query, source, scale, ids, out):
         for c in range(query.size):
             row[c] = query[c] - factor * row[c]
         out[j] = 0
-        one_product(row, 0, row, 0, 0, vectors, out[j:])
+        one_product(row, start, row, 0, vectors, out[j:])

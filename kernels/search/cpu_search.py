@@ -6,7 +6,7 @@ import numba
 import numpy as np
 
 from .._dot import HALF, ROWS, VECTOR
-from .._numba import jit, kernel
+from .._numba import jit, kernel, shift_left
 from .._order import lowest_bit
 from .cpu_candidates import offer
 from .cpu_lanes import above_half, above_lanes
@@ -56,7 +56,7 @@ def _search_part(
         tile_numbers(listed, first, rows, numbers)
         operand = tile_words(words, source, numbers, rows, length, steps, converted, starts, initial)
         for b in range(first_block, last_block):
-            products(operand, starts, rows, blocks[b], initial, steps, columns, scores)
+            products(operand, starts, rows, blocks[b], initial, steps, columns, b == first_block, scores)
             if scale.size or bias.size:
                 _rescale(scores, columns, numbers, rows, scale, bias)
             queries = min(columns, keys.shape[1] - b * columns)
@@ -81,19 +81,19 @@ def _rescale(scores, columns, numbers, rows, scale, bias):
 def _allow(mask, first_query, queries, numbers, rows, allowed):
     """Bit q of ``allowed[i]``: whether row i of the tile counts for query q of the block."""
     contiguous = numbers[rows - 1] - numbers[0] == rows - 1
-    start = numbers[0]
+    bits = allowed[:rows]
     for i in range(rows):
-        allowed[i] = 0
+        bits[i] = 0
     for q in range(queries):
+        lane = np.uint32(q)
         row = mask[first_query + q]
-        bit = np.uint32(1) << np.uint32(q)
         if contiguous:
-            flags = row[start : start + rows]
-            for i in range(rows):
-                allowed[i] |= bit if flags[i] else np.uint32(0)
+            flags = row[numbers[0] : numbers[0] + rows]
+            for i in range(bits.size):
+                bits[i] |= shift_left(np.uint32(flags[i]), lane)
         else:
-            for i in range(rows):
-                allowed[i] |= bit if row[numbers[i]] else np.uint32(0)
+            for i in range(bits.size):
+                bits[i] |= shift_left(np.uint32(row[numbers[i]]), lane)
 
 
 @jit

@@ -57,8 +57,7 @@ def _search(view: View, kept: Kept, queries: Any, count: int, job: Job) -> tuple
     results = [arrays.allocate((len(queries), count), name, queries, job.backend) for name in ("float32", "int64")]
     scores, rows = (target for _, target in results)
     ranking = _rank(q.raw(job.backend), columns, kept, job.backend)
-    _stages.find(ranking, x, job, scores, rows)
-    _stages.finish(q, x, ranking, job, scores, rows)
+    _stages.search_ranked(q, x, ranking, job, scores, rows)
     return results[0][0], results[1][0]
 
 

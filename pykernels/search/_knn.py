@@ -66,11 +66,12 @@ def knn(
         never negative, and 0 for equal vectors. Equal scores are in the order of ids. Where fewer than k
         rows are allowed, the last ids are -1, with the score -Inf ("l2": Inf).
 
-    Rows are ranked by scores accumulated in float32. "l2" is ranked by an inner product less half a squared
-    length; a float32 database far from the origin beside its spread is ranked relative to one of its rows.
-    With "cosine", a vector of length zero (or below 2**-126) has similarity 0. A row whose score is NaN is
-    never found, so that rows with NaN (or Inf, for "l2" and "cosine") are skipped and a query with NaN
-    finds nothing. Not differentiable.
+    Rows are ranked by scores accumulated in float32. "l2" ranks by an inner product less half a squared
+    length, and takes the best k of the ``k + 16`` first by their true distances; a float32 database far
+    from the origin beside its spread is ranked relative to one of its rows. With "cosine", a vector of
+    length zero (or below 2**-126) has similarity 0. A row whose score is NaN is never found, so that rows
+    with NaN (or Inf, for "l2" and "cosine") are skipped and a query with NaN finds nothing. Not
+    differentiable.
 
     Raises
     ------

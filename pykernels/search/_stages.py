@@ -11,6 +11,9 @@ from . import _metric
 from ._metric import Ranking
 from ._vectors import FLOATS, Vectors, library, widened
 
+SPARE = 16
+"""Candidates beyond k for "l2", whose ranking score is rounded relative to squared lengths, not to distances."""
+
 
 class Job(NamedTuple):
     """What a search was asked for. `rows` and `mask` are as the launchers take them, or None."""
@@ -28,9 +31,30 @@ class Job(NamedTuple):
 
 def search(q: Vectors, x: Vectors, job: Job, scores: Any, ids: Any) -> None:
     """The best rows of `x` for each of `q`, with their true scores, in order."""
-    ranking = rank(q, x, x.raw(job.backend), job)
-    find(ranking, x, job, scores, ids)
-    finish(q, x, ranking, job, scores, ids)
+    search_ranked(q, x, rank(q, x, x.raw(job.backend), job), job, scores, ids)
+
+
+def search_ranked(q: Vectors, x: Vectors, ranking: Ranking, job: Job, scores: Any, ids: Any) -> None:
+    """`search`, where the ranking is known."""
+    near, candidates = scores, ids
+    count = candidate_count(job, scores.shape[1], x.rows)
+    if count > scores.shape[1]:
+        arrays = namespace(scores)[1]
+        shape = (len(scores), count)
+        near, candidates = (arrays.allocate(shape, name, scores, job.backend)[1] for name in ("float32", "int64"))
+    find(ranking, x, job, near, candidates)
+    if job.metric == "l2":
+        distances(q, x, candidates, job, near)
+    elif ranking.factor is None:
+        return
+    else:
+        near *= ranking.factor[:, None]
+    choose(near, candidates, x.rows, job, scores, ids)
+
+
+def candidate_count(job: Job, k: int, rows: int) -> int:
+    """How many rows are ranked for k results: "l2" chooses among a few more by their true distances."""
+    return min(rows, k + SPARE) if job.metric == "l2" else k
 
 
 def rank(q: Vectors, x: Vectors, sample: Any, job: Job) -> Ranking:
@@ -48,17 +72,6 @@ def find(ranking: Ranking, x: Vectors, job: Job, scores: Any, ids: Any) -> None:
         _run(ranking, rows, job, scores, ids)
     else:
         _run_on_codes(ranking, rows, namespace(queries)[1].dtype_name(queries), job, scores, ids)
-
-
-def finish(q: Vectors, x: Vectors, ranking: Ranking, job: Job, scores: Any, ids: Any) -> None:
-    """Ranking scores become true scores, and these are put in order."""
-    if job.metric == "l2":
-        distances(q, x, ids, job, scores)
-    elif ranking.factor is None:
-        return
-    else:
-        scores *= ranking.factor[:, None]
-    choose(scores, ids, x.rows, job, scores, ids)
 
 
 def distances(q: Vectors, x: Vectors, ids: Any, job: Job, out: Any) -> None:

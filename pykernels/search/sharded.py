@@ -106,39 +106,43 @@ def _search(q: Vectors, x: Vectors, peers: Group, sizes: list[int], job: Job, sc
     rows = x.raw(job.backend)
     sample = _sample(rows, peers, sizes) if job.metric == "l2" and x.dtype == "float32" else rows
     ranking = _stages.rank(q, x, sample, job)
-    gathered = [peers.gather(part) for part in _candidates(q, x, ranking, sum(sizes[: peers.rank]), scores, job)]
+    count = _stages.candidate_count(job, ids.shape[1], sum(sizes))
+    candidates = _candidates(q, x, ranking, sum(sizes[: peers.rank]), (len(ids), count), scores, job)
     numbers = library(scores)
-    ranks, found, *near = (numbers.concatenate(parts, 1) for parts in gathered)
+    ranks, found, *near = (numbers.concatenate(peers.gather(part), 1) for part in candidates)
 
     # equal scores lie in the order of their ids, within a shard and from shard to shard
-    positions, chosen = numbers.zeros_like(found), numbers.empty_like(ids)
+    positions = numbers.zeros_like(found)
     positions += numbers.arange(found.shape[1], **_stages.on(found))
-    launcher("topk", job.backend, "select")(ranks, positions, ids.shape[1], True, scores, chosen)
+    best, chosen = numbers.empty_like(ranks[:, :count]), numbers.empty_like(positions[:, :count])
+    launcher("topk", job.backend, "select")(ranks, positions, count, True, best, chosen)
     query = numbers.arange(len(ids), **_stages.on(ids))[:, None]
-    ids[...] = found[query, chosen]
+    found = found[query, chosen]
     if near:
-        scores[...] = near[0][query, chosen]
+        best = near[0][query, chosen]
     elif ranking.factor is None:
+        scores[...], ids[...] = best, found
         return
     else:
-        scores *= ranking.factor[:, None]
-    _stages.choose(scores, ids, sum(sizes), job, scores, ids)
+        best *= ranking.factor[:, None]
+    _stages.choose(best, found, sum(sizes), job, scores, ids)
 
 
-def _candidates(q: Vectors, x: Vectors, ranking: Ranking, first: int, like: Any, job: Job) -> list[Any]:
+def _candidates(
+    q: Vectors, x: Vectors, ranking: Ranking, first: int, shape: tuple[int, int], like: Any, job: Job
+) -> list[Any]:
     """Ranking scores and ids, and for "l2" distances, of the best rows of a shard, which begins at row `first`.
 
-    All are (Q, k) as `like`; -Inf, -1 and Inf fill up those of a shard of fewer rows.
+    All are (Q, count) of `shape`, beside `like`; -Inf, -1 and Inf fill up those of a shard of fewer rows.
     """
-    numbers = library(like)
-    ranks = numbers.full_like(like, float("-inf"))
-    ids = numbers.full_like(like, -1, dtype=numbers.int64)
-    near = [numbers.full_like(like, float("inf"))] if job.metric == "l2" else []
-    count = min(like.shape[1], x.rows)
+    numbers, arrays = library(like), namespace(like)[1]
+    ranks, ids = (arrays.allocate(shape, name, like, job.backend)[1] for name in ("float32", "int64"))
+    ranks[...], ids[...] = float("-inf"), -1
+    near = [numbers.full_like(ranks, float("inf"))] if job.metric == "l2" else []
+    count = min(shape[1], x.rows)
     if count:
-        arrays = namespace(like)[1]
-        shape = (len(like), count)
-        scores, rows = (arrays.allocate(shape, name, like, job.backend)[1] for name in ("float32", "int64"))
+        own = (len(like), count)
+        scores, rows = (arrays.allocate(own, name, like, job.backend)[1] for name in ("float32", "int64"))
         _stages.find(ranking, x, job, scores, rows)
         ranks[:, :count], ids[:, :count] = scores, numbers.where(rows < 0, rows, rows + first)
         if near:
