@@ -30,13 +30,22 @@ STYLE: dict[Any, Any] = {
 
 def draw(results: Mapping[str, Any], folder: Path) -> dict[str, Path]:
     """Write the PNGs that these results allow; returns title -> path."""
+    from pykernels.bench import search_plots
     from pykernels.bench.report import medians, rows
 
     table = rows(results)
+    searches = {key: providers for key, providers in medians(results).items() if key[0] == "knn"}
+    real: dict[str, Any] = next((study for study in results.get("studies", []) if "curves" in study), {})
     pictures: dict[str, tuple[str, Callable[[Any], Figure | None], Any]] = {
         "Time against size": ("time_against_size.png", _sweeps, medians(results)),
         "Roofline": ("roofline.png", _roofline, (_large(table), results["pykernels"]["roofs"])),
         "Share of the limit": ("share_of_limit.png", _shares, _large(table)),
+        "Search: the three limits": (
+            "search_limits.png",
+            search_plots.limits,
+            (searches, results["pykernels"]["roofs"], real.get("selection rate")),
+        ),
+        "Search: queries per second against recall": ("search_recall.png", search_plots.curves, real.get("curves")),
     }
     written = {}
     with matplotlib.rc_context(STYLE):
@@ -49,8 +58,9 @@ def draw(results: Mapping[str, Any], folder: Path) -> dict[str, Path]:
 
 
 def _large(table: list[Row]) -> list[Row]:
-    """Rows with a limit, without the smaller sizes of a sweep."""
-    size = max((row.elements for row in table if not row.sweep), default=0)
+    """Rows with a limit; of a sweep, only those of the size that its limit's other rows have."""
+    limits = {row.limit for row in table if row.sweep}
+    size = max((row.elements for row in table if not row.sweep and row.limit in limits), default=0)
     return [row for row in table if row.limit_seconds and (not row.sweep or row.elements == size)]
 
 
@@ -109,7 +119,7 @@ def _time(seconds: float, _: object) -> str:
 
 def _roofline(data: tuple[list[Row], Mapping[str, float]]) -> Figure | None:
     table, roofs = data
-    table = [row for row in table if row.flops]
+    table = [row for row in table if row.flops and row.limit in ("copy", "read")]
     if not table:
         return None
     figure = Figure(figsize=(7.6, 4.4), layout="constrained")
@@ -166,7 +176,7 @@ def _shares(table: list[Row]) -> Figure | None:
     )
     axis.set_yticks(positions, [f"{row.operation} {row.case}, {row.limit}" for row in table])
     axis.axvline(100, color=LIMIT, linewidth=1)
-    axis.set_xlim(0, max(105.0, *(1.05 * (row.percent or 0) for row in table)))
+    axis.set_xlim(0, min(300.0, max(105.0, *(1.05 * (row.percent or 0) for row in table))))
     axis.set_xlabel("percent of the limit measured in the same rounds")
     axis.grid(axis="y", visible=False)
     axis.tick_params(axis="y", length=0)

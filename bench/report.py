@@ -114,7 +114,7 @@ def summary(results: Results) -> dict[str, Any]:
             }
             for (operation, case), providers in medians(results).items()
         ],
-        "study": results.get("study"),
+        "studies": results.get("studies", []),
     }
 
 
@@ -132,7 +132,8 @@ def notes(results: Results) -> list[str]:
         "limits alone: " + ", ".join(f"{name} {rate}" for name, rate in roofs.items()),
         f"speed-up of {described['numba threads']} threads over one on compute-bound work: {scaling}"
         + ("; every worker thread was pinned to a core of its own" if run["pinned"] else ""),
-        "medians of interleaved rounds; the limit is measured among them; the copy counts bytes both ways",
+        "medians of interleaved rounds; the limit is measured among them; the copy counts bytes both ways; "
+        "product: the matrix product of the search alone, by numpy or torch, whichever is faster",
     ]
     *_, final = run["thread scaling"].values()
     if described["numba threads"] > 1 and final < 0.75 * described["numba threads"]:
@@ -143,24 +144,24 @@ def notes(results: Results) -> list[str]:
     return lines
 
 
-def write(results: Results, study: Mapping[str, Any] | None, folder: Path) -> Path:
+def write(results: Results, folder: Path) -> Path:
     """The report as one HTML file in `folder`, and its plots beside it; returns the file's path."""
     folder.mkdir(parents=True, exist_ok=True)
     images = plots.draw(results, folder)
     file = folder / "index.html"
-    file.write_text(_page(results, study, images), encoding="utf-8")
+    file.write_text(_page(results, images), encoding="utf-8")
     return file
 
 
-def _page(results: Results, study: Mapping[str, Any] | None, images: Mapping[str, Path]) -> str:
+def _page(results: Results, images: Mapping[str, Path]) -> str:
     parts = ["<h1>pykernels bench</h1>", _list(notes(results))]
     parts += ["<h2>Times</h2>", _table(COLUMNS, [row.cells() for row in rows(results)])]
     for title, path in images.items():
         encoded = base64.b64encode(path.read_bytes()).decode()
         name = html.escape(title)
         parts += [f"<h2>{name}</h2>", f'<img alt="{name}" src="data:image/png;base64,{encoded}">']
-    if study:
-        parts += ["<h2>On a real model</h2>", f"<p>{html.escape(study['source'])}</p>"]
+    for study in results.get("studies", []):
+        parts += [f"<h2>{html.escape(study['title'])}</h2>", f"<p>{html.escape(study['source'])}</p>"]
         for each in study["tables"]:
             cells = [[cell_text(cell) for cell in row] for row in each["rows"]]
             parts += [f"<h3>{html.escape(each['title'])}</h3>", _table(each["columns"], cells)]

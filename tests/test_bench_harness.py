@@ -120,6 +120,15 @@ def test_measure_verifies_each_provider_once_and_names_the_culprit():
         harness.measure(group(a=lambda: 1, b=lambda: 2), budget=0.01)
 
 
+def test_the_fastest_of_a_workloads_own_limits_counts():
+    calls = {"torch": lambda: 1}
+    limits = {"torch": lambda: time.sleep(0.002), "numpy": lambda: time.sleep(0.001)}
+    group = Group("op", "case", ("torch",), lambda: Workload(calls, lambda *_: None, limits=limits), 1, 1, "product")
+    seconds = harness.measure(group, budget=0.01).seconds
+    assert set(seconds) == {"torch", ROOF}
+    assert max(seconds["torch"]) < 0.001 <= min(seconds[ROOF]) < 0.002
+
+
 def test_rotation_visits_every_buffer():
     visited = []
     call = harness.rotate([lambda i=i: visited.append(i) for i in range(3)])
@@ -201,15 +210,17 @@ def test_notes_warn_when_threads_share_a_core(results):
 
 def test_report_is_one_file_without_outside_resources(results, tmp_path):
     study = {
+        "title": "On data",
         "source": "a <model>",
         "tables": [{"title": "SQNR", "columns": ["format", "dB"], "rows": [["e4m3fn", 31.5]]}],
         "notes": ["a note"],
     }
-    page = report.write(results, study, tmp_path).read_text()
+    results["studies"] = [study]
+    page = report.write(results, tmp_path).read_text()
     sources = re.findall(r'(?:src|href)="([^"]*)"', page)
     assert len(sources) == 3 and all(source.startswith("data:image/png;base64,") for source in sources)
     assert "http" not in page and "url(" not in page and "@import" not in page
-    for text in ("Model &lt;1&gt;", "a &lt;model&gt;", "torch.compile", "31.50", "a note"):
+    for text in ("Model &lt;1&gt;", "On data", "a &lt;model&gt;", "torch.compile", "31.50", "a note"):
         assert text in page
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".html", ".png", ".png", ".png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.glob("*.png"))
@@ -218,5 +229,5 @@ def test_report_is_one_file_without_outside_resources(results, tmp_path):
 def test_report_of_nothing_but_one_row(results, tmp_path):
     results["benchmarks"] = results["benchmarks"][-1:]
     start = time.perf_counter()
-    assert "overhead" in report.write(results, None, tmp_path).read_text()
+    assert "overhead" in report.write(results, tmp_path).read_text()
     assert time.perf_counter() - start < 5

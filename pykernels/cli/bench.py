@@ -18,6 +18,8 @@ from pykernels.cli.table import table
 from pykernels.families import select
 
 _NEEDED = ("pytest", "pytest_benchmark", "matplotlib")
+_STUDIES = {"fp8": "pykernels.bench.real", "search": "pykernels.bench.real_search"}
+"""Modules whose ``study(quick, progress)`` measures a family on real data."""
 
 
 def bench(family: str | None, quick: bool, copy: Path | None, folder: Path) -> int:
@@ -34,12 +36,14 @@ def bench(family: str | None, quick: bool, copy: Path | None, folder: Path) -> i
     folder.mkdir(parents=True, exist_ok=True)
     results_file = folder / "results.json"
     results_file.unlink(missing_ok=True)
-    status = _measure([chosen.name for chosen in select(family)], quick, results_file)
+    families = [chosen.name for chosen in select(family)]
+    status = _measure(families, quick, results_file)
     if not results_file.exists() or not results_file.stat().st_size:
         print(f"nothing was measured: see {folder / 'pytest.txt'}", file=sys.stderr)
         return 1
     results = json.loads(results_file.read_text())
-    results["study"] = study = _study(quick)
+    chosen = [name for name in families if name in _STUDIES]
+    results["studies"] = studies = [study for name in chosen if (study := _study(name, quick)) is not None]
     results_file.write_text(json.dumps(results, indent=1))
     if copy is not None:
         shutil.copyfile(results_file, copy)
@@ -49,10 +53,10 @@ def bench(family: str | None, quick: bool, copy: Path | None, folder: Path) -> i
     (folder / "summary.json").write_text(json.dumps(report.summary(results), indent=1) + "\n")
     print(table(report.COLUMNS, [row.cells() for row in report.rows(results)]))
     print("\n" + "\n".join(report.notes(results)))
-    if study is not None:
+    for study in studies:
         _print_study(study)
-    print(f"\n{report.write(results, study, folder)}")
-    return status if study is not None else 1
+    print(f"\n{report.write(results, folder)}")
+    return status if len(studies) == len(chosen) else 1
 
 
 def _measure(families: list[str], quick: bool, results_file: Path) -> int:
@@ -68,31 +72,30 @@ def _measure(families: list[str], quick: bool, results_file: Path) -> int:
     return 1 if ran.returncode else 0
 
 
-def _study(quick: bool) -> dict[str, Any] | None:
-    """The real-model tables; None, and a line on standard error, if they cannot be made."""
+def _study(family: str, quick: bool) -> dict[str, Any] | None:
+    """The family's tables of real data; None, and a line on standard error, if they cannot be made."""
     try:
-        return _run_study(quick)
+        return _run_study(family, quick)
     except Exception as error:
-        print(f"no real-model table: {type(error).__name__}: {error}", file=sys.stderr)
+        print(f"no real data for {family}: {type(error).__name__}: {error}", file=sys.stderr)
         return None
 
 
-def _run_study(quick: bool) -> dict[str, Any]:
-    from pykernels.bench import real
-
-    with Progress("real model", 1) as progress:
+def _run_study(family: str, quick: bool) -> dict[str, Any]:
+    module = importlib.import_module(_STUDIES[family])
+    with Progress(f"{family} on real data", 1) as progress:
 
         def show(done: int, total: int, label: str) -> None:
             progress.done, progress.total = done, total
             progress.show(label)
 
-        return dict(real.study(quick, show))
+        return dict(module.study(quick, show))
 
 
 def _print_study(study: dict[str, Any]) -> None:
     from pykernels.bench.report import cell_text
 
-    print(f"\n{study['source']}")
+    print(f"\n{study['title']}: {study['source']}")
     for each in study["tables"]:
         print(f"\n{each['title']}")
         print(table(each["columns"], [[cell_text(cell) for cell in row] for row in each["rows"]]))
