@@ -18,14 +18,15 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@pytest.mark.parametrize("options", [(), pytest.param(("all",), marks=pytest.mark.exhaustive)], ids=["dealt", "all"])
 @pytest.mark.parametrize("target", ["sm_80", "sm_90", "sm_100", "gfx942"])
-def test_compiles(target: str, tmp_path: Path) -> None:
+def test_compiles(target: str, options: tuple[str, ...], tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment.update(
         PYTHONPATH=os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
         TRITON_CACHE_DIR=str(tmp_path),
         TRITON_DEFAULT_FP_FUSION="1",
     )
-    done = subprocess.run([sys.executable, WORKER, target], env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, WORKER, target, *options], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     print(done.stdout.strip())

@@ -1,4 +1,7 @@
-"""Compile the Triton kernels for one target, without a GPU: `triton_compile_worker.py TARGET`.
+"""Compile the Triton kernels for one target, without a GPU: `triton_compile_worker.py TARGET [all]`.
+
+Every launcher is compiled for every target; types and shapes of top-k and search are dealt out among
+the targets, unless `all` are asked for.
 
 The real launchers run on CPU tensors with a stub driver, and every launch ends at the compiled
 binary. Prints one line, and fails if a kernel needs more than the device has.
@@ -34,6 +37,7 @@ SPILL_LIMIT = 64
 """Bytes that ptxas may spill to raise the occupancy; a tile that does not fit costs hundreds.
 float64 is left out: some ptxas versions spill its division."""
 
+ALL = slice(None)
 NAMES = tuple(FORMATS)
 SCALES = (("fp32", torch.float32), ("pow2", torch.float32), ("e8m0", torch.uint8))
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -116,27 +120,28 @@ def outputs(dtype: torch.dtype, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.zeros(1, k, dtype=dtype), torch.zeros(1, k, dtype=torch.int64)
 
 
-def launch_topk() -> None:
-    """Every type through chunks; the rest of the cases in some types of each size."""
+def launch_topk(dealt: slice) -> None:
+    """Types through chunks; the rest of the cases in one type of each size."""
     integers = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8)
-    for turn, dtype in enumerate((*DTYPES, *integers)):
+    for turn, dtype in list(enumerate((*DTYPES, *integers)))[dealt]:
         largest = turn % 2 == 0
         x = torch.zeros(1, 1 << 17, dtype=dtype)
         topk.topk(x, 60, largest, True, *outputs(dtype, 60))
-        if dtype in (torch.float16, torch.int64):
-            topk.topk(x, 3000, largest, False, *outputs(dtype, 3000))
-            topk.topk(x, 1 << 16, largest, True, *outputs(dtype, 1 << 16))
-            few = torch.zeros(1, 4000, dtype=dtype)
-            topk.select(few, torch.zeros_like(few, dtype=torch.int64), 60, largest, *outputs(dtype, 60))
-            for per_bin in (1, 4, 5):
-                topk.partial_topk(x, 1024, per_bin, largest, *outputs(dtype, 1024 * per_bin))
+    for turn, dtype in list(enumerate((torch.float16, torch.int64) * 2))[dealt]:
+        largest, x = turn < 2, torch.zeros(1, 1 << 17, dtype=dtype)
+        topk.topk(x, 3000, largest, False, *outputs(dtype, 3000))
+        topk.topk(x, 1 << 16, largest, True, *outputs(dtype, 1 << 16))
+        few = torch.zeros(1, 4000, dtype=dtype)
+        topk.select(few, torch.zeros_like(few, dtype=torch.int64), 60, largest, *outputs(dtype, 60))
+        for per_bin in (1, 4, 5):
+            topk.partial_topk(x, 1024, per_bin, largest, *outputs(dtype, 1024 * per_bin))
 
 
-def launch_search() -> None:
-    """Every type with few and with many queries, the vectors in one piece and in blocks; the arguments take turns."""
+def launch_search(dealt: slice) -> None:
+    """Types with few and with many queries, the vectors in one piece and in blocks; the arguments take turns."""
     dtypes = (torch.float32, torch.float16, torch.bfloat16, torch.int8, torch.uint8)
     shapes = ((1, 128, 500), (300, 128, 5), (300, 1000, 5))
-    for turn, (dtype, (Q, D, k)) in enumerate(itertools.product(dtypes, shapes)):
+    for turn, (dtype, (Q, D, k)) in list(enumerate(itertools.product(dtypes, shapes)))[dealt]:
         x, q = torch.zeros(20000, D, dtype=dtype), torch.zeros(Q, D, dtype=dtype)
         factors = (None, None) if turn % 2 else (torch.zeros(len(x)), torch.zeros(len(x)))
         rows = torch.arange(len(x)) if turn % 5 == 0 else None
@@ -163,13 +168,14 @@ def spills(kernel: Any) -> int | None:
     return max(int(size) for size in re.findall(r"(?:STACK|LOCAL):(\d+)", usage))
 
 
-def main(name: str) -> None:
+def main(name: str, *options: str) -> None:
     target, limit = TARGETS[name]
+    dealt = ALL if options == ("all",) else slice(list(TARGETS).index(name), None, len(TARGETS))
     kernels = collect(target)
     launch_elementwise()
     launch_scaled()
-    launch_topk()
-    launch_search()
+    launch_topk(dealt)
+    launch_search(dealt)
     if not kernels:
         sys.exit("no kernel was launched")
     shared = max(kernel.metadata.shared for kernel in kernels.values())
@@ -185,4 +191,4 @@ def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

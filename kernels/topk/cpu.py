@@ -52,7 +52,7 @@ def chunk_length(n: int, k: int) -> int:
 
 
 def partial_topk(x: Array, bins: int, per_bin: int, largest: bool, values: Array, indices: Array) -> None:
-    """The `per_bin` best of each bin ``i % bins`` of each row of `x`, rank by rank, (R, bins * per_bin)."""
+    """The `per_bin` best of each bin of each row of `x`, rank by rank, (R, bins * per_bin)."""
     rows, n = x.shape
     if rows == 0:
         return

@@ -1,4 +1,4 @@
-"""The best of every strided bin: one coalesced pass, the state of a bin in registers.
+"""The best of every bin: one coalesced pass over rotated stripes, the state of a bin in registers.
 
 Bytes: n * itemsize read, bins * per_bin * (itemsize + 8) written. Operations per element: about 5 for the
 key, and 3 for each of the `per_bin` ranks; on an H200 float16 at per_bin = 1 takes about the time of reading
@@ -44,16 +44,36 @@ def _insert(key, step, a, i, b, j, c, k, d, m, PER_BIN: tl.constexpr):
 
 
 @triton.jit
-def _bin_keys(x_ptr, step, limit, bins, lane, o: tl.constexpr):
-    """Keys of the bins at a step; 0, which no key is below, at and beyond the index `limit`."""
-    i = step.to(tl.int64) * bins + lane
-    found = (lane < bins) & (i < limit)
-    return tl.where(found, order_key(tl.load(x_ptr + i, mask=found, other=0), o), 0)
+def _rotation(step, bins):
+    """The bin of the first element of a stripe, int32, of the integers `step`."""
+    h = step.to(tl.uint32) * 0x9E3779B1
+    h = (h ^ (h >> 15)) * 0x85EBCA77
+    h ^= h >> 13
+    return ((h.to(tl.uint64) * bins.to(tl.uint64)) >> 32).to(tl.int32)
 
 
 @triton.jit
-def _store_rank(x_ptr, values_ptr, indices_ptr, slot, step, bins, lane):
-    i = step * bins + lane
+def _place(step, bins, lane, ROTATED: tl.constexpr):
+    """Where the bins `lane` are in the stripe `step`."""
+    if ROTATED:
+        place = lane - _rotation(step, bins)
+        return tl.where(place < 0, place + bins, place)
+    else:
+        return lane
+
+
+@triton.jit
+def _bin_keys(x_ptr, step, limit, bins, lane, o: tl.constexpr, ROTATED: tl.constexpr):
+    """Keys of the bins at a step; 0, which no key is below, at and beyond the index `limit`."""
+    start = step.to(tl.int64) * bins
+    place = _place(step, bins, lane, ROTATED)
+    found = (lane < bins) & (place < limit - start)
+    return tl.where(found, order_key(tl.load(x_ptr + start + place, mask=found, other=0), o), 0)
+
+
+@triton.jit
+def _store_rank(x_ptr, values_ptr, indices_ptr, slot, step, bins, lane, ROTATED: tl.constexpr):
+    i = step.to(tl.int64) * bins + _place(step, bins, lane, ROTATED)
     tl.store(indices_ptr + slot + lane, i, mask=lane < bins)
     tl.store(values_ptr + slot + lane, tl.load(x_ptr + i, mask=lane < bins, other=0), mask=lane < bins)
 
@@ -61,7 +81,7 @@ def _store_rank(x_ptr, values_ptr, indices_ptr, slot, step, bins, lane):
 @triton.jit(do_not_specialize=["splits", "steps"])
 def _partial_topk_kernel(
     x_ptr, values_ptr, indices_ptr, n, bins, splits, steps,
-    o: tl.constexpr, PER_BIN: tl.constexpr, BLOCK: tl.constexpr, UNROLL: tl.constexpr,
+    o: tl.constexpr, PER_BIN: tl.constexpr, BLOCK: tl.constexpr, UNROLL: tl.constexpr, ROTATED: tl.constexpr,
 ):  # fmt: skip
     """`PER_BIN` best of BLOCK bins over one of the `splits` of a row, of `steps` steps each, the last to the end."""
     program = tl.program_id(0).to(tl.int64)
@@ -87,40 +107,41 @@ def _partial_topk_kernel(
             k += step
         else:
             m += step
-        key = _bin_keys(x_ptr, step, limit, bins, lane, o)
+        key = _bin_keys(x_ptr, step, limit, bins, lane, o, ROTATED)
         a, i, b, j, c, k, d, m = _insert(key, step, a, i, b, j, c, k, d, m, rank + 1)
     for first in range(start + PER_BIN, end, UNROLL):
         for u in tl.static_range(UNROLL):
             step = first + u
-            key = _bin_keys(x_ptr, step, limit, bins, lane, o)
+            key = _bin_keys(x_ptr, step, limit, bins, lane, o, ROTATED)
             a, i, b, j, c, k, d, m = _insert(key, step, a, i, b, j, c, k, d, m, PER_BIN)
 
     slot = (row * splits + split) * PER_BIN * bins
-    _store_rank(x_ptr, values_ptr, indices_ptr, slot, i.to(tl.int64), bins, lane)
+    _store_rank(x_ptr, values_ptr, indices_ptr, slot, i, bins, lane, ROTATED)
     if PER_BIN > 1:
-        _store_rank(x_ptr, values_ptr, indices_ptr, slot + bins, j.to(tl.int64), bins, lane)
+        _store_rank(x_ptr, values_ptr, indices_ptr, slot + bins, j, bins, lane, ROTATED)
     if PER_BIN > 2:
-        _store_rank(x_ptr, values_ptr, indices_ptr, slot + 2 * bins, k.to(tl.int64), bins, lane)
+        _store_rank(x_ptr, values_ptr, indices_ptr, slot + 2 * bins, k, bins, lane, ROTATED)
     if PER_BIN > 3:
-        _store_rank(x_ptr, values_ptr, indices_ptr, slot + 3 * bins, m.to(tl.int64), bins, lane)
+        _store_rank(x_ptr, values_ptr, indices_ptr, slot + 3 * bins, m, bins, lane, ROTATED)
 
 
 def partial_topk(
     x: torch.Tensor, bins: int, per_bin: int, largest: bool, values: torch.Tensor, indices: torch.Tensor
 ) -> None:
-    """The `per_bin` best of each bin ``i % bins`` of each row of `x`, rank by rank, (R, bins * per_bin)."""
+    """The `per_bin` best of each bin of each row of `x`, rank by rank, (R, bins * per_bin)."""
     if values.numel() == 0:
         return
     with on_device_of(x):
         if per_bin > IN_REGISTERS or bins < FEWEST_BINS:
             _bin_by_bin(x, bins, per_bin, largest, values, indices)
         else:
-            _partial_topk(x, bins, per_bin, largest, values, indices)
+            _partial_topk(x, bins, per_bin, largest, values, indices, rotated=True)
 
 
 def _partial_topk(
-    x: torch.Tensor, bins: int, per_bin: int, largest: bool, values: torch.Tensor, indices: torch.Tensor
+    x: torch.Tensor, bins: int, per_bin: int, largest: bool, values: torch.Tensor, indices: torch.Tensor, rotated: bool
 ) -> None:
+    """Survivors of parts of the rows are in slots: their stripes are not `rotated`."""
     R, n = x.shape
     o = order_of(x.dtype, largest)
     BLOCK = min(triton.next_power_of_2(bins), 1024)
@@ -132,11 +153,11 @@ def _partial_topk(
         numbers = torch.empty(survivors.shape, dtype=torch.int64, device=x.device)
     _partial_topk_kernel[(programs * splits,)](
         raw(x), raw(survivors), numbers, n, bins, splits, n // bins // splits,
-        o=o, PER_BIN=per_bin, BLOCK=BLOCK, UNROLL=4, num_warps=max(1, BLOCK // 256),
+        o=o, PER_BIN=per_bin, BLOCK=BLOCK, UNROLL=4, ROTATED=rotated, num_warps=max(1, BLOCK // 256),
     )  # fmt: skip
     if splits > 1:
         places = torch.empty_like(indices)
-        _partial_topk(survivors, bins, per_bin, largest, values, places)
+        _partial_topk(survivors, bins, per_bin, largest, values, places, rotated=False)
         torch.gather(numbers, 1, places, out=indices)
 
 
@@ -146,20 +167,29 @@ def _bin_by_bin(
     """Bins as rows of their own: first those that have one element more, then the others."""
     R, n = x.shape
     o = order_of(x.dtype, largest)
-    longer = n % bins
-    for first, last, steps in ((0, longer, n // bins + 1), (longer, bins, n // bins)):
-        B = last - first
+    stripes = -(-n // bins)
+    bin_of = torch.arange(bins, device=x.device)
+    places = (bin_of[:, None] - _rotations(stripes, bins, x.device)) % bins
+    members = torch.arange(stripes, device=x.device) * bins + places
+    longer = members[:, -1] < n
+    for chosen_bins, steps in ((bin_of[longer], stripes), (bin_of[~longer], stripes - 1)):
+        B = len(chosen_bins)
         if B == 0:
             continue
-        members = (
-            x.as_strided((R, B, steps), (n, 1, bins), x.storage_offset() + first).reshape(R * B, steps).contiguous()
-        )
+        numbers = members[chosen_bins, :steps]
+        elements = x[:, numbers].reshape(R * B, steps)
         shape = (R * B, per_bin)
         chosen, best_values = (torch.empty(shape, dtype=raw(x).dtype, device=x.device) for _ in range(2))
-        places, order = (torch.empty(shape, dtype=torch.int64, device=x.device) for _ in range(2))
-        best(members, per_bin, o, chosen, places)
-        put_in_order(chosen, places, o, best_values, order)
-        for out, ranks in ((raw(values), best_values), (indices, order)):
-            out.view(R, per_bin, bins)[:, :, first:last] = ranks.view(R, B, per_bin).transpose(1, 2)
-        numbers = indices.view(R, per_bin, bins)[:, :, first:last]
-        numbers.mul_(bins).add_(torch.arange(first, last, device=x.device))
+        found, order = (torch.empty(shape, dtype=torch.int64, device=x.device) for _ in range(2))
+        best(elements, per_bin, o, chosen, found)
+        put_in_order(chosen, found, o, best_values, order)
+        ids = numbers.expand(R, B, steps).gather(2, order.view(R, B, per_bin))
+        for out, ranks in ((raw(values), best_values), (indices, ids)):
+            out.view(R, per_bin, bins)[:, :, chosen_bins] = ranks.view(R, B, per_bin).transpose(1, 2)
+
+
+def _rotations(stripes: int, bins: int, device: torch.device) -> torch.Tensor:
+    """The bin of the first element of each stripe."""
+    h = torch.arange(stripes, device=device) * 0x9E3779B1 & 0xFFFFFFFF
+    h = (h ^ h >> 15) * 0x85EBCA77 & 0xFFFFFFFF
+    return (h ^ h >> 13) * bins >> 32

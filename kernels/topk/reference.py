@@ -18,12 +18,24 @@ def topk(x: Array, k: int, largest: bool, ordered: bool, values: Array, indices:
 
 
 def partial_topk(x: Array, bins: int, per_bin: int, largest: bool, values: Array, indices: Array) -> None:
-    """The `per_bin` best of each bin ``i % bins`` of each row of `x`, rank by rank, (R, bins * per_bin)."""
+    """The `per_bin` best of each bin of each row of `x`, rank by rank, (R, bins * per_bin)."""
+    bin_of = np.concatenate([rotated(step, bins) for step in range(-(-x.shape[1] // bins))])[: x.shape[1]]
+    by_bin = np.argsort(bin_of, kind="stable")
+    starts = np.searchsorted(bin_of[by_bin], np.arange(bins + 1))
     for row in range(x.shape[0]):
         for b in range(bins):
-            best = b + bins * ranking(x[row, b::bins], np.arange(len(x[row, b::bins])), largest)[:per_bin]
+            members = by_bin[starts[b] : starts[b + 1]]
+            best = members[ranking(x[row, members], members, largest)[:per_bin]]
             indices[row, b::bins] = best
             values[row, b::bins] = x[row, best]
+
+
+def rotated(step: int, bins: int) -> Array:
+    """The bins of the elements from ``step * bins``, one for each bin."""
+    h = step * 0x9E3779B1 % 2**32
+    h = (h ^ h >> 15) * 0x85EBCA77 % 2**32
+    rotation = (h ^ h >> 13) * bins // 2**32
+    return (np.arange(bins) + rotation) % bins
 
 
 def select(x: Array, ids: Array, k: int, largest: bool, values: Array, indices: Array) -> None:

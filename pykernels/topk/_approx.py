@@ -35,15 +35,16 @@ def approx_max_k(
 ) -> tuple[Any, Any]:
     """The k largest elements along a dimension, approximately: the contract of `jax.lax.approx_max_k`.
 
-    The dimension is cut into bins, element i into bin ``i % bins``; the best few of each bin survive,
-    and the k best of the survivors are the result. `plan` chooses the bins so that the expected share
+    The dimension is cut into stripes of one element for each bin, every stripe rotated by a hash of its
+    number (`pykernels.kernels.topk` defines it); the best few of each bin survive, and the k best of the
+    survivors are the result. `plan` chooses the bins so that the expected share
     of the true k best is at least `recall_target`, or the exact top-k where that is cheaper. The order
     of elements is that of `topk`, for NaN, -0.0 and ties too.
 
-    The expectation is over random positions. Bins are strided, so best elements side by side, as
-    near-duplicates often are, never share a bin: up to `bins` of them in a row survive. Best elements
-    whose positions repeat with a period that shares a large factor with the number of bins can break
-    the promise; `recall_target=1.0` cannot be broken.
+    The expectation is over random positions. Best elements side by side in a stripe, as near-duplicates
+    often are, never share a bin, and the rotations spread those that repeat with a period. Only positions
+    chosen by who knows the hash, which is fixed, put all of the best into one bin and break the promise;
+    `recall_target=1.0` cannot be broken.
 
     Parameters
     ----------

@@ -11,12 +11,11 @@ from .._dispatch import BACKENDS
 from ._recall import expected_recall
 
 LANES = 128
-"""Plans have odd multiples of this many bins: whole vectors, and if the best repeat with a period p that is
-a power of two, as strides of data often are, they still reach ``bins / min(p, LANES)`` bins."""
+"""Plans have multiples of this many bins: whole vectors."""
 
 
 class RecallPlan(NamedTuple):
-    """An approximate top-k: element i lies in bin ``i % bins``, and each bin keeps its `per_bin` best.
+    """An approximate top-k: each stripe of `bins` elements, rotated, has one for each bin, which keeps `per_bin`.
 
     `survivors` is their number, ``bins * per_bin``, and `expected_recall` the expected share of the k
     best among them. Where ``bins == n`` every element survives: the plan is the exact top-k.
@@ -68,7 +67,7 @@ def plan(n: int, k: int, recall_target: float, *, backend: str = "cpu") -> Recal
     -------
     RecallPlan. The cost of a plan is that of a pass over n elements, which grows with `per_bin` (1 to 4)
     and with the bins, and of an exact selection among the survivors, by factors for the backend. For each
-    `per_bin` the fewest bins that meet the target compete; they are odd multiples of 128. Where no such plan is
+    `per_bin` the fewest bins that meet the target compete; they are multiples of 128. Where no such plan is
     cheaper than the exact top-k (small n, large k, a target close to 1), or none exists, the plan is
     exact: bins and survivors are n, and the expected recall is 1.
 
@@ -124,7 +123,7 @@ def _plan(n: int, k: int, recall_target: float, backend: str) -> RecallPlan:
 
 def _fewest_bins(n: int, k: int, per_bin: int, recall_target: float) -> list[RecallPlan]:
     """The plan of fewest bins that meets the target, if there is one; recall grows with the bins."""
-    multiples = range(_vectors(-(-k // per_bin)) // LANES, n // per_bin // LANES + 1, 2)
+    multiples = range(_vectors(-(-k // per_bin)) // LANES, n // per_bin // LANES + 1)
     recall = partial(_recall_of_multiple, n, k, per_bin)
     found = bisect_left(multiples, recall_target, key=recall)
     return [_of_bins(m * LANES, per_bin, recall(m)) for m in multiples[found : found + 1]]
@@ -135,8 +134,8 @@ def _recall_of_multiple(n: int, k: int, per_bin: int, multiple: int) -> float:
 
 
 def _vectors(bins: int) -> int:
-    """`bins`, rounded up to an odd multiple of the lanes."""
-    return (-(-bins // LANES) | 1) * LANES
+    """`bins`, rounded up to a multiple of the lanes."""
+    return -(-bins // LANES) * LANES
 
 
 def _of_bins(bins: int, per_bin: int, recall: float) -> RecallPlan:

@@ -1,4 +1,4 @@
-"""The expected recall of the survivors of strided bins (arXiv 2506.04165, theorem 1)."""
+"""The expected recall of the survivors of bins (arXiv 2506.04165, theorem 1)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from .. import _options
 def expected_recall(n: int, k: int, bins: int, per_bin: int = 1) -> float:
     """The expected share of the k best of n elements among the `per_bin` best of each of `bins` bins.
 
-    Bins are strided, ``i % bins``, so their sizes are n // bins and one more. The expectation is over
-    random positions of the k best, exact up to rounding (about 1e-14):
+    Each stripe of `bins` elements has one for each bin, so the bins' sizes are n // bins and one more. The
+    expectation is over random positions of the k best, exact up to rounding (about 1e-14):
 
         E = 1 - 1/k * sum_b E[max(0, R_b - per_bin)],   R_b ~ Hypergeom(n, k, size of bin b).
 
-    Positions that are not random may do better (near-duplicates side by side lie in different bins) or
-    worse: where the best repeat with a period that shares a large factor with `bins` they crowd into
-    few bins. `topk`, or a recall target of 1.0, depends on no order.
+    Positions that are not random do about as well, or better (near-duplicates side by side lie in
+    different bins): every stripe is rotated by a hash of its number, so a period of the input does not
+    crowd the best into few bins. The hash is fixed and public: positions chosen by it can put all of the
+    best into one bin. `topk`, or a recall target of 1.0, depends on no order.
 
     Parameters
     ----------
