@@ -9,7 +9,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .._dot import FLOAT, HALF, LANES, VECTOR, WORD, array_data, load_vector, multiply_add, store_vector
+from .._dot import FLOAT, HALF, LANES, VECTOR, WORD, array_data, load_vector, multiply_add, splat, store_vector
 
 FEW, FEW_ROWS = 4, 4
 """Queries so few that a pass over the database takes them one by one, and the rows that it takes at a time."""
@@ -206,3 +206,26 @@ def _largest(columns: int) -> Any:
 
 
 largest_lanes, largest_half = _largest(LANES), _largest(HALF)
+
+
+def _rescaled(columns: int) -> Any:
+    @intrinsic
+    def rescale(typing_context: Any, scores: Any, row: Any, factor: Any, term: Any) -> Any:
+        """``scores[row] = scores[row] * factor + term``, in float32."""
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            data = array_data(context, builder, signature, args, 0)
+            factor, term = (splat(builder, value) for value in args[2:])
+            first = builder.mul(args[1], _INDEX(columns))
+            for v in range(columns // VECTOR):
+                position = builder.add(first, _INDEX(v * VECTOR))
+                value = multiply_add(builder, load_vector(builder, data, position), factor, term)
+                store_vector(builder, value, data, position)
+            return context.get_dummy_value()
+
+        return types.void(scores, types.intp, types.float32, types.float32), generate
+
+    return rescale
+
+
+rescale_lanes, rescale_half = _rescaled(LANES), _rescaled(HALF)

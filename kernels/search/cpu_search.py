@@ -9,7 +9,7 @@ from .._dot import HALF, ROWS, VECTOR
 from .._numba import jit, kernel, shift_left
 from .._order import lowest_bit
 from .cpu_candidates import offer
-from .cpu_lanes import above_half, above_lanes
+from .cpu_lanes import above_half, above_lanes, rescale_half, rescale_lanes
 from .cpu_operands import products, tile_numbers, tile_words
 
 
@@ -72,9 +72,10 @@ def _rescale(scores, columns, numbers, rows, scale, bias):
         n = numbers[i]
         a = scale[n] if scale.size else np.float32(1)
         b = bias[n] if bias.size else np.float32(0)
-        row = scores[i * columns : (i + 1) * columns]
-        for lane in range(row.size):
-            row[lane] = row[lane] * a + b
+        if columns == HALF:
+            rescale_half(scores, i, a, b)
+        else:
+            rescale_lanes(scores, i, a, b)
 
 
 @jit
