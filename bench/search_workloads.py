@@ -13,6 +13,7 @@ from pykernels import quant, search
 from pykernels.bench import search_peers as peers
 from pykernels.bench.harness import OURS, Disagreement, Group, Workload
 from pykernels.bench.search_peers import FAISS, SKLEARN, TORCH, TUNED
+from pykernels.kernels.search import cases
 
 Array = np.ndarray[Any, Any]
 
@@ -119,7 +120,7 @@ def scoring(dtype: str = "float32") -> Group:
 
         return Workload(calls, verify, _missing(peer_names), allocation="fresh")
 
-    work = 2 * TOKENS * D * tokens
+    work = cases.flops(TOKENS, tokens, D)
     case = f"{TOKENS} x {DOCUMENTS} documents of {SHORTEST}..{LONGEST}"
     name = "maxsim" if dtype == "float32" else f"maxsim {dtype}"
     return Group(name, case, (OURS, *beside, *peer_names), build, tokens, 4 * D * tokens, limit="GEMM", flops=work)
@@ -235,6 +236,5 @@ def _group(
     k: int,
     limit: str | None = "product",
 ) -> Group:
-    """A search reads its vectors once, writes its results and multiplies every query with every row."""
-    size = 4 * D * (N + queries) + 12 * queries * k
-    return Group(operation, case, providers, build, queries * N, size, limit=limit, flops=2 * queries * N * D)
+    size, work = cases.min_bytes(queries, N, D, k, 4), cases.flops(queries, N, D)
+    return Group(operation, case, providers, build, queries * N, size, limit=limit, flops=work)

@@ -15,17 +15,12 @@ from .. import _arrays
 from .._checking import Array, differences, on
 from .._dispatch import interpreting
 from ..families import Check
+from ..kernels.search import cases
 from ..quant import QuantizedTensor
 from ._knn import knn
 from ._maxsim import maxsim
 from ._metric import METRICS
 from ._vectors import CODES, FLOATS
-
-SHAPES = ((1, 1, 1), (5, 100, 7), (13, 49, 64), (64, 2000, 100), (3, 5000, 33))
-LARGE = ((300, 50_000, 128), (1, 300_000, 96))
-SMALL = ((3, 70, 16), (17, 33, 20))
-TOKENS = ((1, 1, 1), (2, 5, 3), (3, 32, 17), (2, 33, 128))
-LENGTHS = (1, 0, 7, 16, 17, 12, 31, 33, 48, 2, 0, 64)
 
 _TOLERANCE = 1e-5
 
@@ -36,11 +31,11 @@ def checks(exhaustive: bool, backends: Sequence[str]) -> Iterator[Check]:
         if backend == "reference":
             continue
         slow = backend == "gpu" and interpreting()
-        shapes = SMALL if slow else SHAPES + LARGE * exhaustive
+        shapes = cases.SMALL if slow else cases.SHAPES + cases.LARGE * exhaustive
         for dtype in (*FLOATS, *CODES):
             for shape in shapes:
                 yield from _searches(dtype, shape, backend)
-            yield from _late_interactions(dtype, TOKENS[1:2] if slow else TOKENS, backend)
+            yield from _late_interactions(dtype, cases.TOKENS[1:2] if slow else cases.TOKENS, backend)
 
 
 def _searches(dtype: str, shape: tuple[int, int, int], backend: str) -> Iterator[Check]:
@@ -87,7 +82,7 @@ def _scaled(q: Array, x: Array, metric: str) -> Callable[[str], tuple[Any, Any]]
 
 
 def _late_interactions(dtype: str, shapes: Sequence[tuple[int, int, int]], backend: str) -> Iterator[Check]:
-    offsets = np.concatenate([[0], np.cumsum(LENGTHS)]).astype(np.int64)
+    offsets = np.concatenate([[0], np.cumsum(cases.LENGTHS)]).astype(np.int64)
     for batch, width, dim in shapes:
         for data, make in (("integers", _integers), ("random", _random)):
             q, x = make((batch, width, dim), dtype, 1), make((int(offsets[-1]), dim), dtype, 2)
