@@ -32,7 +32,7 @@ def bench(family: str | None, quick: bool, copy: Path | None, folder: Path) -> i
     if missing:
         print(f"bench needs {', '.join(missing)}: pip install 'pykernels[bench]'", file=sys.stderr)
         return 1
-    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    os.environ.update(OMP_WAIT_POLICY="PASSIVE", OPENBLAS_THREAD_TIMEOUT="4")  # nobody's threads spin on after work
     folder.mkdir(parents=True, exist_ok=True)
     results_file = folder / "results.json"
     results_file.unlink(missing_ok=True)
