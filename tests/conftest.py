@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -38,3 +39,15 @@ def same_bits(a: np.ndarray, b: np.ndarray) -> None:
     """Assert that arrays agree in dtype, shape and every bit; a NaN then equals itself."""
     assert a.dtype == b.dtype and a.shape == b.shape
     np.testing.assert_array_equal(a.view(f"u{a.itemsize}"), b.view(f"u{b.itemsize}"))
+
+
+@pytest.fixture
+def cheap_bins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Costs under which every plan that meets its target is cheaper than the exact top-k."""
+    from pykernels.topk import _plan
+
+    free = _plan.Cost(element=(0,) * 4, crowded=(0,) * 4, resident=0, rescan=1, sort=9, merge=1)
+    monkeypatch.setitem(_plan._COSTS, "cpu", free)
+    _plan._plan.cache_clear()
+    yield
+    _plan._plan.cache_clear()

@@ -1,4 +1,4 @@
-"""quantize, its way back, its layouts, its files, and what is composed of it."""
+"""quantize, its way back, its layouts, and what is composed of it."""
 
 from __future__ import annotations
 
@@ -274,29 +274,3 @@ def test_delayed_scaling_by_hand():
     other = quant.DelayedScaling(1)
     other.load_state_dict(scaling.state_dict())
     assert other.history.shape == (3,) and np.isnan(other.history).sum() == np.isnan(scaling.history).sum()
-
-
-@pytest.mark.parametrize("granularity", ["tensor", "mx", (4, 8)])
-@pytest.mark.parametrize("format", FORMATS)
-def test_files_keep_everything(tmp_path, format, granularity):
-    pytest.importorskip("safetensors")
-    q = quant.quantize(cases.mixed((40, 70), "float32"), format, granularity=granularity, axis=0)
-    q.save(tmp_path / "q.safetensors")
-    again = quant.QuantizedTensor.load(tmp_path / "q.safetensors")
-    assert (again.format, again.granularity, again.axis) == (format, granularity, 0)
-    np.testing.assert_array_equal(as_bytes(again.codes), as_bytes(q.codes))
-    assert again.scale.dtype == q.scale.dtype
-    np.testing.assert_array_equal(again.dequantize(), q.dequantize())
-
-
-def test_foreign_files_are_refused(tmp_path):
-    numpy = pytest.importorskip("safetensors.numpy")
-    (tmp_path / "text").write_text("not a tensor file")
-    numpy.save_file({"codes": np.zeros(3, np.uint8)}, tmp_path / "foreign")
-    for name in ("text", "foreign"):
-        with pytest.raises(ValueError, match=name):
-            quant.QuantizedTensor.load(tmp_path / name)
-    with pytest.raises(FileNotFoundError):
-        quant.QuantizedTensor.load(tmp_path / "absent")
-    with pytest.raises(ValueError, match="framework"):
-        quant.QuantizedTensor.load(tmp_path / "text", framework="jax")

@@ -15,7 +15,7 @@ from pykernels import _arrays
 from pykernels.kernels.topk import cases, reference
 from pykernels.topk import _plan, approx_max_k, approx_min_k, expected_recall, plan, topk
 from pykernels.topk._approx import Request, by_plan
-from pykernels.topk._plan import Cost, RecallPlan
+from pykernels.topk._plan import RecallPlan
 from pykernels.topk._recall import expected_overflow
 
 FEWEST = (
@@ -28,17 +28,6 @@ FEWEST = (
     (131_072, 64, 0.99, (3064, 480, 264, 224)),
 )
 """n, k, target, and the fewest survivors, bins * m, of multiples of 8 bins that meet it for m = 1 to 4."""
-
-
-@pytest.fixture
-def cheap_bins(monkeypatch):
-    """Costs under which every plan that meets its target is cheaper than the exact top-k."""
-    monkeypatch.setitem(
-        _plan._COSTS, "cpu", Cost(element=(0,) * 4, crowded=(0,) * 4, resident=0, rescan=1, sort=9, merge=1)
-    )
-    _plan._plan.cache_clear()
-    yield
-    _plan._plan.cache_clear()
 
 
 def survivors(x, bins, per_bin, largest=True):

@@ -10,22 +10,11 @@ from conftest import same_bits
 
 from pykernels import _arrays_torch
 from pykernels.kernels.topk import cases
-from pykernels.topk import _plan, approx_max_k, approx_min_k, topk
-from pykernels.topk._plan import Cost
+from pykernels.topk import approx_max_k, approx_min_k, topk
 
 torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.usefixtures("cheap_bins")
 COMPILE = functools.partial(torch.compile, fullgraph=True, backend="aot_eager")
-
-
-@pytest.fixture(autouse=True)
-def cheap_bins(monkeypatch):
-    """Costs under which `approx_max_k` of a few thousand elements is approximate."""
-    monkeypatch.setitem(
-        _plan._COSTS, "cpu", Cost(element=(0,) * 4, crowded=(0,) * 4, resident=0, rescan=1, sort=9, merge=1)
-    )
-    _plan._plan.cache_clear()
-    yield
-    _plan._plan.cache_clear()
 
 
 def tensor(x):

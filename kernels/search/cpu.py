@@ -14,6 +14,7 @@ from .cpu_maxsim import sum_maxima
 from .cpu_operands import as_source, as_values, block_columns, few_queries, operands, tile_rows
 from .cpu_rows import pair_distances, square_rows
 from .cpu_search import search_parts
+from .problem import Problem
 
 Array = np.ndarray[Any, Any]
 
@@ -36,8 +37,8 @@ def search(
     ids: Array,
 ) -> None:
     """The best rows of `x` (N, D) for each of `q` (Q, D), in order; see `reference.search`."""
-    count = len(x) if rows is None else len(rows)
-    k = scores.shape[1]
+    problem = Problem(q, x, scale, bias, rows, mask)
+    count, k = problem.searched, scores.shape[1]
     if scores.size == 0 or count == 0:
         scores[...], ids[...] = -np.inf, -1
         return
@@ -46,28 +47,16 @@ def search(
     per_query = threads * 12 * capacity + 8 * q.shape[1] + 8 * threads
     batch = max(1, workspace // per_query)
     batch = max(batch // LANES * LANES, min(batch, LANES))
+    few = len(q) <= few_queries(x.dtype)
     for first in range(0, len(q), batch):
         part = slice(first, first + batch)
-        masked = None if mask is None else mask[part]
-        _search(
-            q[part], x, scale, bias, rows, masked, capacity, len(q) <= few_queries(x.dtype), scores[part], ids[part]
-        )
+        _search(problem.part(part), capacity, few, scores[part], ids[part])
 
 
-def _search(
-    q: Array,
-    x: Array,
-    scale: Array | None,
-    bias: Array | None,
-    rows: Array | None,
-    mask: Array | None,
-    capacity: int,
-    few: bool,
-    scores: Array,
-    ids: Array,
-) -> None:
+def _search(problem: Problem, capacity: int, few: bool, scores: Array, ids: Array) -> None:
     """The same of one batch of queries; lists of candidates have room for `capacity`."""
-    count = len(x) if rows is None else len(rows)
+    q, x, scale, bias, rows, mask = problem
+    count = problem.searched
     length, k, threads = x.shape[1], scores.shape[1], numba.get_num_threads()
     restrictions = (
         _NO_FLOATS if scale is None else scale,

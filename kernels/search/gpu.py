@@ -17,6 +17,7 @@ from .._triton_select import best
 from .gpu_maxsim import maxsim
 from .gpu_pairs import distances, sums_of_squares
 from .gpu_scores import chunk_scores, row_scores
+from .problem import Problem
 
 __all__ = ["distances", "maxsim", "search", "sums_of_squares"]
 
@@ -43,7 +44,8 @@ def search(
     `scale` and `bias` (None: ones, zeros) are float32 (N,), `rows` int64 (M,) and `mask` bool (Q, N).
     At most about `workspace` bytes of memory are used beside the arguments.
     """
-    M = len(x) if rows is None else len(rows)
+    problem = Problem(q, x, scale, bias, rows, mask)
+    M = problem.searched
     Q, k = scores.shape
     found = min(k, M)
     if found < k:
@@ -55,8 +57,7 @@ def search(
     with on_device_of(x):
         for first in range(0, Q, batch):
             some = slice(first, first + batch)
-            masked = None if mask is None else mask[some]
-            best_scores, places = _search(q[some], x, scale, bias, rows, masked, C, found)
+            best_scores, places = _search(problem.part(some), C, found)
             numbers = places if rows is None else rows[places]
             numbers.masked_fill_(best_scores == float("-inf"), -1)
             scores[some, :found] = best_scores
@@ -82,30 +83,22 @@ def _bytes_per_query(M: int, k: int, C: int) -> int:
     return 5 * triton.cdiv(M, C) + (4 * k * C if C > 1 else 0) + 64 * k
 
 
-def _search(
-    q: torch.Tensor,
-    x: torch.Tensor,
-    scale: torch.Tensor | None,
-    bias: torch.Tensor | None,
-    rows: torch.Tensor | None,
-    mask: torch.Tensor | None,
-    C: int,
-    k: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _search(problem: Problem, C: int, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The k best scores of each query, in order, and which of the rows searched have them."""
-    Q, M = len(q), len(x) if rows is None else len(rows)
+    q, M = problem.q, problem.searched
+    Q = len(q)
     o = order_of(torch.float32, True)
     chosen, ordered = (torch.empty(Q, k, dtype=torch.float32, device=q.device) for _ in range(2))
     places, numbers = (torch.empty(Q, k, dtype=torch.int64, device=q.device) for _ in range(2))
     maxima = torch.empty(Q, triton.cdiv(M, C), dtype=torch.float32, device=q.device)
-    chunk_scores(q, x, scale, bias, rows, mask, C, maxima)
+    chunk_scores(problem, C, maxima)
     if C == 1:
         best(maxima, k, o, raw(chosen), places)
     else:
         runs = torch.empty(Q, k, dtype=torch.int64, device=q.device)
         best(maxima, k, o, None, runs)
         candidates = torch.empty(Q, k * C, dtype=torch.float32, device=q.device)
-        row_scores(q, x, scale, bias, rows, mask, runs, C, candidates)
+        row_scores(problem, runs, C, candidates)
         best(candidates, k, o, raw(chosen), places)
         places = runs.gather(1, places // C) * C + places % C
     put_in_order(raw(chosen), places, o, raw(ordered), numbers)

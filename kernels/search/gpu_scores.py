@@ -13,6 +13,7 @@ import triton.language as tl
 
 from .._triton import PROGRAMS
 from .gpu_core import Tile, load_vectors, products, tile_of, wide
+from .problem import Problem
 
 FEWEST_TILES, WAVES = 8, 8
 """Programs take tiles enough to pay for their queries, and are enough for the last ones not to matter."""
@@ -95,46 +96,32 @@ def _row_scores_kernel(
     tl.store(out_ptr + query * candidates + i, s, mask=i < candidates)
 
 
-def chunk_scores(
-    q: torch.Tensor,
-    x: torch.Tensor,
-    scale: torch.Tensor | None,
-    bias: torch.Tensor | None,
-    rows: torch.Tensor | None,
-    mask: torch.Tensor | None,
-    C: int,
-    out: torch.Tensor,
-) -> None:
+def _pointers(problem: Problem) -> Problem:
+    """The problem with its mask as bytes, which kernels read."""
+    return problem._replace(mask=None if problem.mask is None else problem.mask.view(torch.uint8))
+
+
+def chunk_scores(problem: Problem, C: int, out: torch.Tensor) -> None:
     """The best score of each `C` rows searched, float32 (Q, ceil(M / C))."""
-    (Q, D), N = q.shape, len(x)
-    M = N if rows is None else len(rows)
+    q, x, _, _, _, mask = problem
+    (Q, D), N, M = q.shape, len(x), problem.searched
     b: Tile = tile_of(x, Q if mask is None else min(Q, 64))  # a mask takes registers for each score
     blocks, tiles = triton.cdiv(Q, b.M), triton.cdiv(M, b.N)
     each = max(min(FEWEST_TILES, tiles), triton.cdiv(tiles, max(1, WAVES * PROGRAMS // blocks)))
     _chunk_scores_kernel[(blocks * triton.cdiv(tiles, each),)](
-        q, x, scale, bias, rows, None if mask is None else mask.view(torch.uint8), out, Q, N, M, D, blocks, each,
+        *_pointers(problem), out, Q, N, M, D, blocks, each,
         INTEGER=x.dtype == torch.int8, EXACT=D % b.D == 0, WHOLE=D <= b.D, C=C,
         BLOCK_M=b.M, BLOCK_N=b.N, BLOCK_D=b.D, num_warps=b.warps, num_stages=b.stages,
     )  # fmt: skip
 
 
-def row_scores(
-    q: torch.Tensor,
-    x: torch.Tensor,
-    scale: torch.Tensor | None,
-    bias: torch.Tensor | None,
-    rows: torch.Tensor | None,
-    mask: torch.Tensor | None,
-    runs: torch.Tensor,
-    C: int,
-    out: torch.Tensor,
-) -> None:
+def row_scores(problem: Problem, runs: torch.Tensor, C: int, out: torch.Tensor) -> None:
     """The scores of the rows in the chunks `runs` (Q, k) of each query, float32 (Q, k * C), in order."""
-    (Q, D), N, k = q.shape, len(x), runs.shape[1]
-    M = N if rows is None else len(rows)
+    q, x = problem.q, problem.x
+    (Q, D), N, M, k = q.shape, len(x), problem.searched, runs.shape[1]
     BLOCK_D = min(triton.next_power_of_2(D), 128)
     BLOCK_N = 4096 // BLOCK_D
     _row_scores_kernel[(Q * triton.cdiv(k * C, BLOCK_N),)](
-        q, x, scale, bias, rows, None if mask is None else mask.view(torch.uint8), runs, out, N, M, D, k,
+        *_pointers(problem), runs, out, N, M, D, k,
         INTEGER=x.dtype == torch.int8, C=C, BLOCK_N=BLOCK_N, BLOCK_D=BLOCK_D, num_warps=4,
     )  # fmt: skip
