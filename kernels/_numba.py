@@ -22,15 +22,30 @@ SERIAL_BYTES = 1 << 17
 """Arrays that move fewer bytes than this are not worth waking a second thread for."""
 
 
-def jit(function: Callable[..., Any] | None = None, *, parallel: bool = False) -> Any:
+def jit(
+    function: Callable[..., Any] | None = None,
+    *,
+    parallel: bool = False,
+    reassociate: bool = False,
+    estimate: bool = False,
+) -> Any:
     """`numba.njit` without the GIL, with NumPy's division, cached on disk where a folder is writable.
+
+    `reassociate` lets sums be taken in the order of the machine's lanes, and multiplications be fused
+    with additions, so that reductions vectorise; NaN and Inf keep their meaning. `estimate` does that,
+    and lets float32 ``1 / sqrt(x)`` be the machine's estimate, refined to about an ulp, for x that is
+    positive, normal and finite.
 
     A cached kernel is stale as soon as any file of its family, or one that families share, has
     changed: Numba alone looks only at the file of the kernel itself and misses edited helpers.
     """
     if function is None:
-        return lambda f: jit(f, parallel=parallel)
-    options = {"nogil": True, "error_model": "numpy", "parallel": parallel}
+        return lambda f: jit(f, parallel=parallel, reassociate=reassociate, estimate=estimate)
+    fastmath: Any = {"reassoc", "contract", "nsz"} if reassociate or estimate else False
+    if estimate:
+        fastmath |= {"arcp", "afn"}
+    # Options that are not set would be taken from the caller.
+    options = {"nogil": True, "error_model": "numpy", "parallel": parallel, "fastmath": fastmath}
     try:
         dispatcher = numba.njit(cache=True, **options)(function)
     except RuntimeError:
@@ -57,11 +72,8 @@ def cpu_features() -> frozenset[str]:
 class kernel:
     """A function that loops over `prange`, compiled for one thread and for all of them.
 
-    Called with the number of bytes that it will move, then the function's arguments. Threading
-    layers that abort on concurrent calls take turns.
+    Called with the number of bytes that it will move, then the function's arguments.
     """
-
-    _turn = threading.Lock()
 
     def __init__(self, function: Callable[..., None]) -> None:
         twin = FunctionType(function.__code__, function.__globals__, function.__name__ + "_parallel")
@@ -72,11 +84,20 @@ class kernel:
     def __call__(self, nbytes: int, *args: Any) -> None:
         if nbytes < SERIAL_BYTES:
             self.serial(*args)
-        elif _concurrent():
-            self.parallel(*args)
         else:
-            with self._turn:
-                self.parallel(*args)
+            in_turn(self.parallel, *args)
+
+
+_turn = threading.Lock()
+
+
+def in_turn(parallel: Any, *args: Any) -> None:
+    """Call what runs in parallel; threading layers that abort on concurrent calls take turns."""
+    if _concurrent():
+        parallel(*args)
+    else:
+        with _turn:
+            parallel(*args)
 
 
 def _concurrent() -> bool:
