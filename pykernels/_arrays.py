@@ -36,7 +36,7 @@ def namespace(x: Any) -> tuple[Any, Any]:
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(x, torch.Tensor):
         twin = sys.modules.get(_TORCH)
-        if twin is None:
+        if not hasattr(twin, "raw"):  # its last name: another thread may be importing it
             from . import _arrays_torch as twin  # a statement, which torch.compile can trace
         return x, twin
     return np.asarray(x), _SELF

@@ -25,6 +25,8 @@ def operators(family: str) -> Any:
         from .quant import _torch as module
     elif family == "search":
         from .search import _torch as module  # type: ignore[no-redef]
+    elif family == "tiered":
+        from .tiered import _torch as module  # type: ignore[no-redef]
     else:
         from .topk import _torch as module  # type: ignore[no-redef]
     return module
@@ -120,6 +122,12 @@ def from_numpy(value: np.ndarray[Any, Any], like: torch.Tensor) -> torch.Tensor:
     return carrier.view(_BY_NAME[value.dtype.name]).to(like.device)
 
 
+def _numpy_view(x: torch.Tensor) -> np.ndarray[Any, Any]:
+    if x.dtype is torch.bfloat16:
+        return x.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    return x.numpy()
+
+
 def raw(x: torch.Tensor, backend: str, shape: tuple[int, ...] | None = None) -> Any:
     """The dense `x` as the launchers of a backend take it, in another shape if need be; bytes for float8."""
     if x.requires_grad:
@@ -128,9 +136,3 @@ def raw(x: torch.Tensor, backend: str, shape: tuple[int, ...] | None = None) -> 
         x = x.view(torch.uint8)
     array = x if backend == "gpu" else _numpy_view(x)
     return array if shape is None else array.reshape(shape)
-
-
-def _numpy_view(x: torch.Tensor) -> np.ndarray[Any, Any]:
-    if x.dtype is torch.bfloat16:
-        return x.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-    return x.numpy()

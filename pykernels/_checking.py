@@ -46,6 +46,21 @@ def differences(got: Any, expected: Any) -> tuple[int, int]:
     return reference.size, int(np.count_nonzero(~same))
 
 
+def rounded_differences(got: Any, expected: Any, tolerance: float, size: float = 1.0) -> tuple[int, int]:
+    """As `differences`, of floats that may be off by `tolerance` times the largest, or `size`; integers may differ."""
+    pairs = (_arrays.namespace(got), _arrays.namespace(expected))
+    ours, reference = (np.asarray(arrays.to_numpy(value)) for value, arrays in pairs)
+    if ours.shape != reference.shape or ours.dtype != reference.dtype:
+        return reference.size, max(reference.size, 1)
+    if reference.dtype.kind != "f":
+        return 0, 0
+    finite = np.isfinite(reference)
+    size = max(size, float(np.abs(reference[finite]).max(initial=0)))
+    off = np.abs(np.where(finite, ours, 0) - np.where(finite, reference, 0))
+    close = np.where(finite, off <= tolerance * size, ours == reference)
+    return reference.size, int(np.count_nonzero(~close))
+
+
 def as_bytes(codes: Any) -> Array:
     codes, arrays = _arrays.namespace(codes)
     return np.asarray(arrays.to_numpy(codes)).view(np.uint8)

@@ -25,7 +25,11 @@ from triton.runtime.jit import JITFunction
 from pykernels.kernels.fp8 import gpu
 from pykernels.kernels.fp8.formats import FORMATS, OVERFLOWS, ROUNDINGS, Recipe
 from pykernels.kernels.search import gpu as search
+from pykernels.kernels.tiered import cases, energy_cases
+from pykernels.kernels.tiered import gpu as tiered
+from pykernels.kernels.tiered.problem import TERMS
 from pykernels.kernels.topk import gpu as topk
+from pykernels.tiered import Tiers
 
 TARGETS = {
     "sm_80": (GPUTarget("cuda", 80, 32), 166912),
@@ -156,6 +160,29 @@ def launch_search(dealt: slice) -> None:
         search.maxsim(q[None, :], lengths, x, rows, offsets, torch.zeros(1, 20), argmax)
 
 
+def tensors(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return type(value)(*map(tensors, value))
+    return torch.from_numpy(value) if hasattr(value, "dtype") else value
+
+
+def launch_tiered(dealt: slice) -> None:
+    """Both pivots and dtypes; signs, cutoffs and the reaction field take turns."""
+    tree = tensors(Tiers(**cases.tiers(100)).tree)
+    sizes = len(tree.macro_of_group), len(tree.axis_anchor), len(tree.macro_ptr) - 1
+    terms = {name: 9 for name in energy_cases.CLASSES}
+    cutoffs = (energy_cases.Nonbonded(), energy_cases.Nonbonded(9.0, 9.0, 0.1, 0.1))
+    combinations = itertools.product((torch.float32, torch.float64), (False, True))
+    for turn, (dtype, whole) in list(enumerate(combinations))[dealt]:
+        kind = str(dtype).removeprefix("torch.")
+        x, motion = torch.zeros(2, 100, 3, dtype=dtype), tensors(cases.motion(2, *sizes, kind))
+        tiered.transform(x, motion, tree, whole, torch.zeros_like(x))
+        tiered.transform_backward(x, x, motion, tree, whole, motion, torch.zeros_like(x))
+        tiered.adam(x, x, x, x, 0.1, 1, 0.9, 0.999, 1e-8, 1e11)
+        system = tensors(energy_cases.system(100, 80, terms, kind, cutoffs[turn % 2], signed=whole))
+        tiered.energy(x, system, True, torch.zeros(2, len(TERMS), dtype=torch.float64), torch.zeros_like(x))
+
+
 def spills(kernel: Any) -> int | None:
     """Bytes of local memory that a kernel spills to; None where the tool is absent."""
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
@@ -176,6 +203,7 @@ def main(name: str, *options: str) -> None:
     launch_scaled()
     launch_topk(dealt)
     launch_search(dealt)
+    launch_tiered(dealt)
     if not kernels:
         sys.exit("no kernel was launched")
     shared = max(kernel.metadata.shared for kernel in kernels.values())

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .. import _arrays
-from .._checking import Array, differences, on
+from .._checking import Array, differences, on, rounded_differences
 from .._dispatch import interpreting
 from ..families import Check
 from ..kernels.search import cases
@@ -106,29 +106,11 @@ def _compared(call: Callable[[str], tuple[Any, Any]], exact: bool, backend: str)
             if exact:
                 count, different = differences(got, expected)
             else:
-                count, different = _rounded_differences(*(_numpy(each) for each in (got, expected)))
+                count, different = rounded_differences(got, expected, _TOLERANCE)
             compared, mismatches = compared + count, mismatches + different
         return compared, mismatches
 
     return run
-
-
-def _rounded_differences(got: Array, expected: Array) -> tuple[int, int]:
-    if got.shape != expected.shape or got.dtype != expected.dtype:
-        return expected.size, max(expected.size, 1)
-    if expected.dtype.kind != "f":
-        return 0, 0
-    finite = np.isfinite(expected)
-    size = max(1.0, float(np.abs(expected[finite]).max(initial=0)))
-    close = np.where(
-        finite, np.abs(np.where(finite, got, 0) - np.where(finite, expected, 0)) <= _TOLERANCE * size, got == expected
-    )
-    return expected.size, int(np.count_nonzero(~close))
-
-
-def _numpy(x: Any) -> Array:
-    value, arrays = _arrays.namespace(x)
-    return np.asarray(arrays.to_numpy(value))
 
 
 def _integers(shape: tuple[int, ...], dtype: str, seed: int) -> Array:

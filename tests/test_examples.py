@@ -1,0 +1,26 @@
+"""The examples run, and do what they say."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import numba
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Barriers of small kernels take long on a busy machine."""
+    before = numba.get_num_threads()
+    numba.set_num_threads(1)
+    yield
+    numba.set_num_threads(before)
+
+
+def test_register_mesh():
+    register = runpy.run_path(str(EXAMPLES / "register_mesh.py"))["register"]
+    before, after = register()
+    assert before > 0.5 and after < before / 3
