@@ -1,4 +1,4 @@
-"""The command line: ``pykernels info | list | check | bench``."""
+"""The command line: ``pykernels info | list | check | bench | conformations | screen``."""
 
 from __future__ import annotations
 
@@ -24,6 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from pykernels.cli.check import check
 
         return check(options.family, options.exhaustive)
+    if options.command in ("conformations", "screen"):
+        from pykernels.cli import conformations
+
+        return (conformations.screen if options.command == "screen" else conformations.conformations)(options)
     from pykernels.cli.bench import bench
 
     return bench(options.family, options.quick, options.json, options.report)
@@ -48,4 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     for command in (check, bench):
         command.add_argument("family", nargs="?", choices=sorted(FAMILIES), help="default: all")
+    from pykernels.cli.conformations import add_commands
+
+    add_commands(commands)
     return parser

@@ -18,7 +18,11 @@ from pykernels.cli.table import table
 from pykernels.families import select
 
 _NEEDED = ("pytest", "pytest_benchmark", "matplotlib")
-_STUDIES = {"fp8": "pykernels.bench.real", "search": "pykernels.bench.real_search"}
+_STUDIES = {
+    "fp8": "pykernels.bench.real",
+    "search": "pykernels.bench.real_search",
+    "tiered": "pykernels.bench.real_tiered",
+}
 """Modules whose ``study(quick, progress)`` measures a family on real data."""
 
 
