@@ -56,7 +56,7 @@ class Group:
     The limit is the least time in which the machine could move `bytes` (``"copy"``: half in, half
     out; ``"read"``) or do `flops` (``"GEMM"``), or, under any other name, that of the workload's
     `limits`; None where there is no such point. `elements` is the size on a plot of time against
-    size, and `sweep` the name of that plot.
+    size, and `sweep` the name of that plot. No fewer than `least_rounds` are measured, whatever they take.
     """
 
     operation: str
@@ -68,6 +68,7 @@ class Group:
     limit: str | None = "copy"
     flops: int = 0
     sweep: str | None = None
+    least_rounds: int = MIN_ROUNDS
 
     @property
     def name(self) -> str:
@@ -118,7 +119,7 @@ def measure(group: Group, budget: float, settle: Callable[[], object] = lambda: 
     once = {name: min(_seconds(call), _seconds(call)) for name, call in calls.items()}
     repeats = {name: max(1, min(1000, round(SHORTEST_SAMPLE / max(t, 1e-9)))) for name, t in once.items()}
     round_seconds = sum(once[name] * repeats[name] for name in calls)
-    rounds = int(min(MAX_ROUNDS, max(MIN_ROUNDS, budget / round_seconds)))
+    rounds = int(min(MAX_ROUNDS, max(group.least_rounds, budget / round_seconds)))
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -30,12 +30,12 @@ STYLE: dict[Any, Any] = {
 
 def draw(results: Mapping[str, Any], folder: Path) -> dict[str, Path]:
     """Write the PNGs that these results allow; returns title -> path."""
-    from pykernels.bench import search_plots
+    from pykernels.bench import search_plots, tiered_plots
     from pykernels.bench.report import medians, rows
 
     table = rows(results)
     searches = {key: providers for key, providers in medians(results).items() if key[0] == "knn"}
-    real: dict[str, Any] = next((study for study in results.get("studies", []) if "curves" in study), {})
+    real: dict[str, Any] = {name: value for study in results.get("studies", []) for name, value in study.items()}
     pictures: dict[str, tuple[str, Callable[[Any], Figure | None], Any]] = {
         "Time against size": ("time_against_size.png", _sweeps, medians(results)),
         "Roofline": ("roofline.png", _roofline, (_large(table), results["pykernels"]["roofs"])),
@@ -46,6 +46,8 @@ def draw(results: Mapping[str, Any], folder: Path) -> dict[str, Path]:
             (searches, results["pykernels"]["roofs"], real.get("selection rate")),
         ),
         "Search: queries per second against recall": ("search_recall.png", search_plots.curves, real.get("curves")),
+        "3T: re-docking of displaced ligands": ("tiered_redocking.png", tiered_plots.redocking, real.get("redocking")),
+        "3T: energy against step": ("tiered_descent.png", tiered_plots.descent, real.get("descent")),
     }
     written = {}
     with matplotlib.rc_context(STYLE):

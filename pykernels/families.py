@@ -92,6 +92,30 @@ FAMILIES = {
             ),
             check_module="pykernels.search.checks",
         ),
+        Family(
+            name="tiered",
+            summary="the tiered tensor transform, molecular energies, and conformations from them",
+            module="pykernels.tiered",
+            functions=(
+                "transform",
+                "transform_backward",
+                "Tiers",
+                "Parameters",
+                "Descent",
+                "energy.ForceField",
+                "generate",
+                "screen",
+            ),
+            papers=(
+                Paper(
+                    "Protein-Ligand Complex Generator & Drug Screening via Tiered Tensor Transform", "arXiv 2301.00984"
+                ),
+                Paper("Adam: A Method for Stochastic Optimization", "arXiv 1412.6980"),
+                Paper("AutoDock Vina: Improving the Speed and Accuracy of Docking", "doi 10.1002/jcc.21334"),
+                Paper("Merck Molecular Force Field I-V", "doi 10.1002/(SICI)1096-987X(199604)17:5/6"),
+            ),
+            check_module="pykernels.tiered.checks",
+        ),
     )
 }
 
