@@ -33,8 +33,8 @@ class Effort(NamedTuple):
     radius: float
 
 
-QUICK = Effort(starts=2, conformations=4, settle_steps=60, relax_steps=200, rigid_steps=200, radius=6.0)
-FULL = Effort(starts=10, conformations=10, settle_steps=200, relax_steps=2000, rigid_steps=1000, radius=8.0)
+QUICK = Effort(starts=5, conformations=8, settle_steps=200, relax_steps=1000, rigid_steps=400, radius=6.0)
+FULL = Effort(starts=10, conformations=20, settle_steps=200, relax_steps=2000, rigid_steps=1000, radius=8.0)
 
 
 def study(
