@@ -53,7 +53,7 @@ class Descent:
     >>> spring = ForceField.from_arrays(bonds=[[0, 1]], bond_harmonic=[[100.0, 1.5]])
     >>> descent = Descent(Tiers(2, [0, 2], [0, 1]), spring, np.array([[[0.0, 0, 0], [0, 0, 1.6]]]))
     >>> history = descent.run(100, 0.01)
-    >>> round(history[0, 0], 6), bool(history[-1, 0] < 0.01)
+    >>> round(float(history[0, 0]), 6), bool(history[-1, 0] < 0.01)
     (1.0, True)
     """
 

@@ -8,15 +8,19 @@ from typing import Any
 import numpy as np
 
 from .._checking import Array, on, rounded_differences
-from .._dispatch import interpreting
+from .._dispatch import interpreting, launcher
 from ..families import Check
-from ..kernels.tiered import cases
+from ..kernels.tiered import cases, energy_cases
+from ..kernels.tiered.problem import TERMS
 from ._parameters import Parameters
 from ._tiers import Tiers
 from ._transform import PIVOTS, transform, transform_backward
+from .energy._system import converted
 
 TOLERANCES = {"float32": 1e-5, "float64": 1e-13}
 """Of the largest number of the results: rounding of sums over some hundred atoms."""
+SYSTEMS = ((12, 8), (100, 100), (300, 170))
+"""Atoms, and those of them that move."""
 FEW = ("single atoms", "every group an axis")
 
 
@@ -31,6 +35,24 @@ def checks(exhaustive: bool, backends: Sequence[str]) -> Iterator[Check]:
                 for dtype in TOLERANCES:
                     for batch, shared in ((2, True),) if slow else ((1, True), (3, False)):
                         yield from _moves(name, seed, dtype, batch, shared, backend)
+        for atoms, movable in SYSTEMS[:1] if slow else SYSTEMS:
+            for dtype in TOLERANCES:
+                yield _energy(atoms, movable, dtype, backend)
+
+
+def _energy(atoms: int, movable: int, dtype: str, backend: str) -> Check:
+    """All terms of random atoms, and the gradient."""
+    kind = np.dtype(dtype)
+    system = energy_cases.system(atoms, movable, dict.fromkeys(energy_cases.CLASSES, atoms), kind)
+    positions = cases.positions((2, atoms), kind, 1)
+
+    def call(b: str) -> tuple[Any, ...]:
+        there, x = converted(system, lambda value: on(b, value)), on(b, positions)
+        terms, gradient = on(b, np.empty((2, len(TERMS)))), on(b, np.empty_like(positions))
+        launcher("tiered", b, "energy")(x, there, True, terms, gradient)
+        return terms, gradient
+
+    return Check("energy", f"{dtype}, {movable} of {atoms} atoms move", backend, _compared(call, dtype, backend))
 
 
 def _moves(name: str, seed: int, dtype: str, batch: int, shared: bool, backend: str) -> Iterator[Check]:

@@ -13,7 +13,7 @@ from ..._dispatch import choose_backend, launcher
 from ...kernels.tiered.problem import TERMS, System
 from . import _arrays
 from ._description import Description
-from ._system import converted, in_dtype, system_of
+from ._system import converted, system_of
 
 Array = np.ndarray[Any, Any]
 DTYPES = ("float32", "float64")
@@ -54,13 +54,8 @@ class ForceField:
             raise ValueError("pairs='cells': expected finite cutoffs of Lennard-Jones and Coulomb; see with_cutoff")
         self.description, self.n_atoms, self.pairs = description, description.n_atoms, pairs
         self.fixed_atoms = _fixed(fixed_atoms, self.n_atoms)
-        fixed = np.zeros(self.n_atoms, bool)
-        fixed[self.fixed_atoms] = True
-        moving, still = (system_of(description, fixed, each, pairs == "cells") for each in (False, True))
         self._present = tuple(name for name, has in zip(TERMS, _present(description), strict=True) if has)
-        self._still = still
         self._systems: dict[Any, System] = {}
-        self._moving = moving
         self._lock = threading.Lock()
         self._constant: dict[Any, tuple[Array, Array, Array]] = {}
 
@@ -211,11 +206,16 @@ class ForceField:
         key = arrays.dtype_name(like), arrays.device(like), str(getattr(like, "device", ""))
         with self._lock:
             if key not in self._systems:
-                system = in_dtype(self._moving, np.dtype(key[0]))
+                system = self._system(False, np.dtype(key[0]))
                 if hasattr(arrays, "torch"):
                     system = converted(system, lambda value: arrays.from_numpy(value, like))
                 self._systems[key] = system
             return self._systems[key]
+
+    def _system(self, still: bool, dtype: Any) -> System:
+        fixed = np.zeros(self.n_atoms, bool)
+        fixed[self.fixed_atoms] = True
+        return system_of(self.description, fixed, still, self.pairs == "cells", dtype)
 
     def constant(self, x: Any, backend: str) -> tuple[Array, Array]:
         """Terms (len(TERMS),) of fixed atoms alone at the positions x (N, 3), and their gradient (fixed, 3)."""
@@ -228,7 +228,7 @@ class ForceField:
             whole = np.zeros((1, self.n_atoms, 3), there.dtype)
             whole[0, self.fixed_atoms] = there
             terms, gradient = np.zeros((1, len(TERMS))), np.empty_like(whole)
-            still = in_dtype(self._still, there.dtype)
+            still = self._system(True, there.dtype)
             launcher("tiered", backend, "energy")(whole, still, True, terms, gradient)
             known = self._constant[key] = there, terms[0], gradient[0, self.fixed_atoms]
         return known[1], known[2]

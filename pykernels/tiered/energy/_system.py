@@ -13,20 +13,16 @@ from ._description import Description, Nonbonded, VinaAtoms
 Array = np.ndarray[Any, Any]
 
 
-def system_of(description: Description, fixed: Array, still: bool, by_cells: bool) -> System:
+def system_of(description: Description, fixed: Array, still: bool, by_cells: bool, dtype: Any) -> System:
     """The terms and pairs with an atom that is not `fixed` (N,); or, if `still`, those of fixed atoms alone."""
     movable = np.flatnonzero(fixed if still else ~fixed)
     others = np.flatnonzero(fixed) if not still else movable[:0]
-    return System(
+    system = System(
         Bonded(*_some(description.bonded, fixed, still)),
-        _pairs(description.nonbonded, movable, others, by_cells),
+        _pairs(description.nonbonded, movable, others, by_cells, dtype),
         _vina(description.vina, movable, others),
         Mmff(*_some(description.mmff, fixed, still)),
     )
-
-
-def in_dtype(system: System, dtype: Any) -> System:
-    """The same with its floating arrays in `dtype`."""
     return converted(system, lambda value: np.ascontiguousarray(value, dtype if value.dtype.kind == "f" else np.int64))
 
 
@@ -49,7 +45,7 @@ def _some(terms: Any, fixed: Array, still: bool) -> list[Any]:
     return chosen
 
 
-def _pairs(terms: Nonbonded | None, movable: Array, others: Array, by_cells: bool) -> Pairs:
+def _pairs(terms: Nonbonded | None, movable: Array, others: Array, by_cells: bool, dtype: Any) -> Pairs:
     if terms is None:
         none, table = np.zeros(0, np.int64), np.zeros((1, 0))
         return Pairs(
@@ -58,15 +54,15 @@ def _pairs(terms: Nonbonded | None, movable: Array, others: Array, by_cells: boo
     places = [each[np.argsort(terms.kind[each], kind="stable")] for each in (movable, others)]
     atoms = np.concatenate(places)
     kind = terms.kind[atoms]
-    sixth = terms.sigma[:, kind] ** 6
-    dispersion = 4 * terms.epsilon[:, kind] * sixth
+    sixth = terms.sigma**6
+    dispersion = 4 * terms.epsilon * sixth
     return Pairs(
         atoms,
         len(movable),
         terms.charge[atoms],
         kind,
-        dispersion * sixth,
-        dispersion,
+        (dispersion * sixth).astype(dtype)[:, kind],
+        dispersion.astype(dtype)[:, kind],
         *_exclusions(terms.exclusions, atoms, len(terms.charge)),
         float(terms.lj_cutoff),
         float(terms.coulomb_cutoff),
