@@ -120,6 +120,7 @@ def _redock(names: tuple[str, ...], quick: bool, effort: Effort, step: Callable[
         f"crystal ligands moved by up to 2 angstrom and turned by up to 30 degrees, {effort.starts} times each; RMSD "
         "of heavy atoms without alignment, alike atoms exchanged at will, of the pose of least energy",
         f"3T: {effort.conformations} conformations, {effort.settle_steps} steps of the ligand alone twice, then "
-        f"{effort.relax_steps} after the kick, pocket of {effort.radius:g} angstrom; rigid receptor: translation, "
-        f"rotation and torsions of the ligand, {effort.rigid_steps} steps, no kick; both with the built-in force field",
+        f"{effort.relax_steps} after the kick and a tenth as many at falling rates, "
+        f"pocket of {effort.radius:g} angstrom; rigid receptor: translation, rotation and torsions of the ligand, "
+        f"{effort.rigid_steps} steps, no kick; both with the built-in force field",
     ]

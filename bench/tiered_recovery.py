@@ -68,6 +68,7 @@ def recover(name: str, effort: Any, quick: bool) -> Recovery:
         frozen_steps=effort.settle_steps,
         relax_steps=effort.relax_steps,
         decay_step=effort.relax_steps // 2,
+        final_steps=effort.relax_steps // 10,
     )
     ensembles = [
         tiered.generate(start, n=effort.conformations, radius=effort.radius, schedule=schedule, seed=seed)

@@ -23,7 +23,7 @@ from pykernels.tiered._schedule import flips, kick
 from pykernels.tiered._structures import read_complex
 from pykernels.tiered.energy import ForceField
 
-SHORT = Schedule(ligand_steps=21, frozen_steps=5, relax_steps=45, decay_step=30, strength=2.0)
+SHORT = Schedule(ligand_steps=21, frozen_steps=5, relax_steps=45, decay_step=30, final_steps=5, strength=2.0)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_conformations_depend_on_seed_and_number_alone(complex_, options):
     same_bits(whole.positions[:3], fewer.positions)
     other = generate(complex_, n=5, seed=1, **options)
     assert np.abs(other.positions - whole.positions).max() > 0.01
-    assert whole.positions.dtype == np.float32 and whole.history.shape == (45, 5) and len(whole.settling) == 26
+    assert whole.positions.dtype == np.float32 and whole.history.shape == (SHORT.steps, 5) and len(whole.settling) == 26
     assert np.all(whole.history[-1] < 0.2 * whole.history[0])
     assert len({whole.positions[i].tobytes() for i in range(5)}) == 5
 
@@ -64,7 +64,7 @@ def test_conformations_depend_on_seed_and_number_alone(complex_, options):
 def test_an_interrupted_run_goes_on_with_the_same_bits(complex_, options, tmp_path, forcefield):
     if forcefield == "builtin":
         options |= {"forcefield": "builtin", "schedule": replace(SHORT, relax_steps=30)}
-    steps = options["schedule"].settling_steps + 3 * options["schedule"].relax_steps
+    steps = options["schedule"].settling_steps + 3 * options["schedule"].steps
 
     def stop(done, total, note):
         if done > steps:
@@ -200,7 +200,9 @@ def test_options_that_cannot_be_used_write_nothing(complex_, options, tmp_path):
 
 
 def test_a_schedule_of_no_steps_is_the_kick_alone(complex_, options):
-    none = Schedule(ligand_steps=0, frozen_steps=0, relax_steps=0, strength=0.0, kick_axis=0.0, flip_probability=0.0)
+    none = Schedule(
+        ligand_steps=0, frozen_steps=0, relax_steps=0, final_steps=0, strength=0.0, kick_axis=0.0, flip_probability=0.0
+    )
     ensemble = generate(complex_, n=2, **{**options, "schedule": none})
     np.testing.assert_allclose(ensemble.coordinates(1), complex_.positions, atol=1e-5)
     assert ensemble.history.shape == (0, 2) and ensemble.ligand_rmsd.max() < 1e-5

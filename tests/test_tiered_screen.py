@@ -19,7 +19,9 @@ from pykernels.tiered import _screen, _workers
 from pykernels.tiered._constants import Schedule
 from pykernels.tiered._screen import screen
 
-TINY = dict(n=2, radius=5.0, schedule=Schedule(ligand_steps=2, frozen_steps=2, relax_steps=4, decay_step=2))
+TINY = dict(
+    n=2, radius=5.0, schedule=Schedule(ligand_steps=2, frozen_steps=2, relax_steps=4, decay_step=2, final_steps=0)
+)
 
 
 @pytest.fixture

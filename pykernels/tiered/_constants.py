@@ -19,11 +19,14 @@ class Schedule:
     each Euler angle, and turns each axis by up to +-`kick_axis` radian; aromatic side chains whose half
     turn brings no two atoms closer than `flip_distance` angstrom make it with `flip_probability`.
 
+    The last `final_steps`, in which the rates fall to 0, are not published: without them (0) Adam's constant
+    rate leaves each conformation some 10 kcal/mol above the minimum that it circles.
+
     Examples
     --------
     >>> from pykernels.tiered import Schedule
-    >>> Schedule(relax_steps=500, decay_step=250).rates().shape
-    (500,)
+    >>> Schedule(relax_steps=4, decay_step=2, final_steps=2).rates().round(3)
+    array([0.1  , 0.1  , 0.07 , 0.07 , 0.07 , 0.035])
     """
 
     ligand_steps: int = 200  # the ligand alone moves, without its macro-group
@@ -41,6 +44,7 @@ class Schedule:
     macro_rate: float = 0.01
     decay: float = 0.7  # of both rates, once
     decay_step: int = 1000
+    final_steps: int = 200
     clip: float = 1e11  # of each component of the gradient
 
     def __post_init__(self) -> None:
@@ -57,7 +61,13 @@ class Schedule:
     def settling_steps(self) -> int:
         return self.ligand_steps + self.frozen_steps
 
+    @property
+    def steps(self) -> int:
+        """Steps of a conformation after its kick."""
+        return self.relax_steps + self.final_steps
+
     def rates(self, macro: bool = False) -> Array:
-        """(relax_steps,): the rate of each step of the relaxation, of micro or macro parameters."""
-        first = self.macro_rate if macro else self.rate
-        return np.where(np.arange(self.relax_steps) < self.decay_step, first, first * self.decay)
+        """(steps,): the rate of each step after the kick, of micro or macro parameters."""
+        first, step = self.macro_rate if macro else self.rate, np.arange(self.steps)
+        falling = np.minimum((self.steps - step) / max(self.final_steps, 1), 1.0)
+        return np.where(step < self.decay_step, first, first * self.decay) * falling

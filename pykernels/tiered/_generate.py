@@ -111,7 +111,7 @@ def generate(
     )
     if resume:
         state.load()
-    total = schedule.settling_steps + n * schedule.relax_steps
+    total = schedule.settling_steps + n * schedule.steps
     if "settled" not in state.arrays:
         ligand_tiers = build_tiers(complex, 0.0).only(atoms)
         energies, settled = [np.zeros(0)], start
@@ -126,7 +126,7 @@ def generate(
     try:
         for first in range(state.done, n, batch):
             members = range(first, min(first + batch, n))
-            done = schedule.settling_steps + first * schedule.relax_steps
+            done = schedule.settling_steps + first * schedule.steps
             note = f"conformations {first} to {members[-1]}" if len(members) > 1 else f"conformation {first}"
             descent = kicked(energy, start, tiers, kick(tiers, may_flip, schedule, seed, members, dtype), schedule)
             histories = [np.zeros((0, len(members)))]
