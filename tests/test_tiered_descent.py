@@ -77,6 +77,21 @@ def test_torch_tensors_take_the_same_steps():
     assert np.array_equal(ours.coordinates(), theirs.coordinates().numpy())
 
 
+def test_a_gpu_takes_the_same_steps():
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("triton")
+    tiers, field, x = system(4)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    ours = Descent(tiers, field, x)
+    theirs = Descent(tiers, field, torch.from_numpy(x).to(device), backend="gpu")
+    assert ours.run(2, 1e-2) == pytest.approx(theirs.run(2, 1e-2), rel=1e-10)
+    assert ours.coordinates() == pytest.approx(theirs.coordinates().cpu().numpy(), rel=1e-9)
+    terms, gradient = field.energy_and_gradient(torch.from_numpy(x).to(device), backend="gpu")
+    expected, at = field.energy_and_gradient(x)
+    assert terms["total"].cpu().numpy() == pytest.approx(expected["total"], rel=1e-11)
+    assert gradient.cpu().numpy() == pytest.approx(at, rel=1e-8, abs=1e-8 * np.abs(at).max())
+
+
 def test_clipped_gradients():
     tiers, _, x = system(5)
     steep = Descent(tiers, lambda y: (np.zeros(2), np.full_like(y, 1e6)), x, clip=1.0)

@@ -203,7 +203,7 @@ class ForceField:
     def system(self, like: Any) -> System:
         """What the kernels take, in the dtype and on the device of `like`."""
         _, arrays = namespace(like)
-        key = arrays.dtype_name(like), arrays.device(like), str(getattr(like, "device", ""))
+        key = arrays.dtype_name(like), arrays.__name__, str(like.device) if hasattr(like, "device") else ""
         with self._lock:
             if key not in self._systems:
                 system = self._system(False, np.dtype(key[0]))
