@@ -8,7 +8,7 @@ import numpy as np
 
 from .problem import SHORTEST, TERMS, Bonded, Pairs, System
 from .reference_cmap import cmap
-from .reference_geometry import add, cos_angle, cos_dihedral, dihedral, sine
+from .reference_geometry import add, cos_angle, cos_dihedral, dihedral, interacting, sine
 from .reference_mmff import mmff
 from .reference_vina import vina
 
@@ -73,16 +73,7 @@ def bonded(x: Array, terms: Bonded, g: Array) -> dict[str, float]:
 
 def pairs(x: Array, terms: Pairs, everywhere: bool, g: Array) -> dict[str, float]:
     """Lennard-Jones and Coulomb; dE/dx is added to `g`."""
-    there = x[terms.atoms]
-    count = len(there)
-    seen = np.ones((count, count), bool)
-    np.fill_diagonal(seen, False)
-    seen[np.repeat(np.arange(count), np.diff(terms.exclusion_ptr)), terms.exclusions] = False
-    seen[terms.movable :, terms.movable :] = False
-    i, j = np.nonzero(seen)
-    v = there[i] - there[j]
-    true_r = np.sqrt(np.sum(v * v, 1))
-    r = np.maximum(true_r, SHORTEST)
+    i, j, v, r = interacting(x, terms)
     repulsion, dispersion = (each[terms.kind[i], j].astype(np.float64) for each in (terms.repulsion, terms.dispersion))
     near = r < terms.lj_cutoff
     lj = np.where(near, repulsion / r**12 - dispersion / r**6, 0)
@@ -91,7 +82,7 @@ def pairs(x: Array, terms: Pairs, everywhere: bool, g: Array) -> dict[str, float
     qq = (terms.charge[i].astype(np.float64) * terms.charge[j]) * near
     coulomb = qq * (1 / r + terms.k_rf * r * r - terms.c_rf)
     slope += qq * (2 * terms.k_rf - 1 / r**3)
-    ours = i < count if everywhere else i < terms.movable
+    ours = i < len(terms.atoms) if everywhere else i < terms.movable
     np.add.at(g, terms.atoms[i[ours]], (slope[:, None] * v)[ours])
     return {"lj": lj.sum() / 2, "coulomb": coulomb.sum() / 2}
 

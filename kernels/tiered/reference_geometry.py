@@ -16,6 +16,19 @@ def add(g: Array, atoms: Array, parts: Array) -> None:
     np.add.at(g, atoms, parts)
 
 
+def interacting(x: Array, terms: Any) -> tuple[Array, Array, Array, Array]:
+    """Of all pairs of places of `Pairs` or `Vina` that interact, either way round: both, x_i - x_j, and how far."""
+    there = x[terms.atoms]
+    count = len(there)
+    seen = np.ones((count, count), bool)
+    np.fill_diagonal(seen, False)
+    seen[np.repeat(np.arange(count), np.diff(terms.exclusion_ptr)), terms.exclusions] = False
+    seen[terms.movable :, terms.movable :] = False
+    i, j = np.nonzero(seen)
+    v = there[i] - there[j]
+    return i, j, v, np.maximum(np.sqrt(np.sum(v * v, 1)), SHORTEST)
+
+
 def cos_angle(x: Array, atoms: Array, limit: float) -> tuple[Array, Array]:
     """cos(theta) (n,) of the angles at the second atoms, and its gradient (n, 3, 3)."""
     a, b = x[atoms[:, 0]] - x[atoms[:, 1]], x[atoms[:, 2]] - x[atoms[:, 1]]

@@ -6,22 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from .problem import SHORTEST, Vina
+from .problem import Vina
+from .reference_geometry import interacting
 
 Array = np.ndarray[Any, Any]
 
 
 def vina(x: Array, terms: Vina, everywhere: bool, g: Array) -> float:
     """The energy at `x` (N, 3); dE/dx is added to `g`, unless `everywhere` of atoms in movable places only."""
-    there = x[terms.atoms]
-    count = len(there)
-    seen = np.ones((count, count), bool)
-    np.fill_diagonal(seen, False)
-    seen[np.repeat(np.arange(count), np.diff(terms.exclusion_ptr)), terms.exclusions] = False
-    seen[terms.movable :, terms.movable :] = False
-    i, j = np.nonzero(seen)
-    v = there[i] - there[j]
-    r = np.maximum(np.sqrt(np.sum(v * v, 1)), SHORTEST)
+    i, j, v, r = interacting(x, terms)
     apart = ~(r < terms.cutoff) & ~np.isnan(r)
     i, j, v, r = i[~apart], j[~apart], v[~apart], r[~apart]
     radius, hydrophobic, donor, acceptor = (
@@ -42,6 +35,6 @@ def vina(x: Array, terms: Vina, everywhere: bool, g: Array) -> float:
     ]
     weights = terms.weights.astype(np.float64)
     force = (weights @ np.array(slopes).reshape(5, -1) / r)[:, None] * v
-    ours = (i < count) if everywhere else (i < terms.movable)
+    ours = i < len(terms.atoms) if everywhere else i < terms.movable
     np.add.at(g, terms.atoms[i[ours]], force[ours])
     return float(np.sum(weights @ np.array(values).reshape(5, -1))) / 2
