@@ -1,10 +1,11 @@
-"""Vectors of three float32 or float64 in one register, as values of jitted code.
+"""Vectors of three float32 or float64, of `WIDTH` conformations at once, as values of jitted code.
 
-    turned = column_x * x
-    turned = multiply_add(turned, column_y, y)
-    store(load(points, i) + turned, out, i)
+    arm = point - centre
+    turned = multiply_add(turned, column, parts(arm)[0])
 
-Arrays hold them as three neighbouring elements. A 3 x 3 matrix is the tuple of its rows.
+`Lanes` are one number of each conformation, in one register; a `Vector` is three of them. All operations
+are element by element, so that the bits of a conformation depend on no other. A 3 x 3 matrix is the tuple
+of its rows.
 """
 
 from __future__ import annotations
@@ -16,11 +17,17 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
-from numba.np.arrayobj import make_array
 
 from ._numba import jit
 
-_LANE, _INDEX = ir.IntType(32), ir.IntType(64)
+WIDTH = 8
+_LANE = ir.IntType(32)
+
+
+class Lanes(types.Type):  # type: ignore[misc]
+    def __init__(self, dtype: Any) -> None:
+        self.dtype = dtype
+        super().__init__(name=f"Lanes({dtype})")
 
 
 class Vector(types.Type):  # type: ignore[misc]
@@ -29,79 +36,73 @@ class Vector(types.Type):  # type: ignore[misc]
         super().__init__(name=f"Vector({dtype})")
 
 
+@register_model(Lanes)
+class _LanesModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, fe_type: Any) -> None:
+        super().__init__(manager, fe_type, ir.VectorType(manager.lookup(fe_type.dtype).get_value_type(), WIDTH))
+
+
 @register_model(Vector)
 class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
     def __init__(self, manager: Any, fe_type: Any) -> None:
-        super().__init__(manager, fe_type, ir.VectorType(manager.lookup(fe_type.dtype).get_value_type(), 3))
+        lanes = ir.VectorType(manager.lookup(fe_type.dtype).get_value_type(), WIDTH)
+        super().__init__(manager, fe_type, ir.ArrayType(lanes, 3))
 
 
-def _define(operation: Any, instruction: str) -> None:
+def _define(operation: Any, instruction: str, *operands: Any) -> None:
     @type_callable(operation)
-    def type_of_sum(context: Any) -> Any:
-        return lambda a, b: a if isinstance(a, Vector) and a == b else None
+    def type_of_result(context: Any) -> Any:
+        def typed(a: Any, b: Any) -> Any:
+            if any(isinstance(a, left) and isinstance(b, right) for left, right in operands):
+                return b if isinstance(a, types.Number) else a
+            return None
 
-    @lower_builtin(operation, Vector, Vector)
+        return typed
+
     def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return getattr(builder, instruction)(*args)
+        result = signature.return_type
+        a, b = (coordinates(context, builder, *each, result.dtype) for each in zip(signature.args, args, strict=True))
+        values = [getattr(builder, instruction)(x, y) for x, y in zip(a, b, strict=True)]
+        return pack(builder, values) if isinstance(result, Vector) else values[0]
+
+    for left, right in operands:
+        lower_builtin(operation, left, right)(lower)
 
 
-_define(operator.add, "fadd")
-_define(operator.sub, "fsub")
-
-
-@type_callable(operator.mul)
-def _type_of_product(context: Any) -> Any:
-    return lambda a, b: a if isinstance(a, Vector) and a.dtype == b else None
-
-
-@lower_builtin(operator.mul, Vector, types.Float)
-def _scale(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-    return builder.fmul(args[0], _splat(builder, args[1]))
+_mixed = (Lanes, Lanes), (Lanes, types.Number), (types.Number, Lanes)
+_define(operator.add, "fadd", (Vector, Vector), *_mixed)
+_define(operator.sub, "fsub", (Vector, Vector), *_mixed)
+_define(operator.mul, "fmul", (Vector, Lanes), (Vector, types.Number), *_mixed)
+_define(operator.truediv, "fdiv", *_mixed)
 
 
 @intrinsic
 def multiply_add(typing_context: Any, total: Any, a: Any, factor: Any) -> Any:
-    """total + a * factor, rounded once where the processor can: of vectors and a number, or of numbers."""
+    """total + a * factor, rounded once where the processor can: of numbers, lanes, or vectors and any factor."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        total_value, a_value, factor_value = args
-        kind, name = a_value.type, f"llvm.fmuladd.f{factor.bitwidth}"
-        if isinstance(a, Vector):
-            factor_value, name = _splat(builder, factor_value), f"llvm.fmuladd.v3f{factor.bitwidth}"
-        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * 3), name)
-        return builder.call(function, [a_value, factor_value, total_value])
+        if not isinstance(total, (Lanes, Vector)):
+            return _fuse(builder, args[1], args[2], args[0])
+        totals, values, factors = (
+            coordinates(context, builder, kind, value, total.dtype)
+            for kind, value in zip(signature.args, args, strict=True)
+        )
+        sums = [_fuse(builder, x, y, z) for x, y, z in zip(values, factors, totals, strict=True)]
+        return pack(builder, sums) if isinstance(total, Vector) else sums[0]
 
     return total(total, a, factor), generate
 
 
 @intrinsic
-def load(typing_context: Any, x: Any, i: Any) -> Any:
-    """Elements 3 i to 3 i + 2 of a C-contiguous array."""
+def root(typing_context: Any, a: Any) -> Any:
+    """The square root of lanes."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer = _pointer(context, builder, x, args[0], args[1])
-        return builder.load(pointer, align=x.dtype.bitwidth // 8)
+        name = f"llvm.sqrt.v{WIDTH}f{a.dtype.bitwidth}"
+        kind = args[0].type
+        return builder.call(cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind]), name), args)
 
-    return Vector(x.dtype)(x, types.intp), generate
-
-
-@intrinsic
-def element(typing_context: Any, x: Any, i: Any) -> Any:
-    """x[i], for i that is not negative."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.load(builder.gep(make_array(x)(context, builder, args[0]).data, [args[1]]))
-
-    return x.dtype(x, types.intp), generate
-
-
-@intrinsic
-def store(typing_context: Any, value: Any, x: Any, i: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.store(args[0], _pointer(context, builder, x, args[1], args[2]), align=x.dtype.bitwidth // 8)
-        return context.get_dummy_value()
-
-    return types.void(value, x, types.intp), generate
+    return a(a), generate
 
 
 @intrinsic
@@ -117,56 +118,34 @@ def zero(typing_context: Any, x: Any) -> Any:
 @intrinsic
 def vector(typing_context: Any, x: Any, y: Any, z: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        value = ir.Constant(ir.VectorType(args[0].type, 3), ir.Undefined)
-        for lane, element in enumerate(args):
-            value = builder.insert_element(value, element, _LANE(lane))
-        return value
+        return pack(builder, args)
 
-    return Vector(x)(x, x, x), generate
+    return Vector(x.dtype)(x, x, x), generate
 
 
 @intrinsic
 def parts(typing_context: Any, a: Any) -> Any:
-    """The three elements."""
+    """The three lanes."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        elements = [builder.extract_element(args[0], _LANE(lane)) for lane in range(3)]
-        return context.make_tuple(builder, signature.return_type, elements)
+        lanes = coordinates(context, builder, a, args[0], a.dtype)
+        return context.make_tuple(builder, signature.return_type, lanes)
 
-    return types.UniTuple(a.dtype, 3)(a), generate
-
-
-@intrinsic
-def _rolled(typing_context: Any, a: Any) -> Any:
-    """(y, z, x)"""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        order = ir.Constant(ir.VectorType(_LANE, 3), [_LANE(1), _LANE(2), _LANE(0)])
-        return builder.shuffle_vector(args[0], args[0], order)
-
-    return a(a), generate
+    return types.UniTuple(Lanes(a.dtype), 3)(a), generate
 
 
 @jit
 def dot(a, b):
     x, y, z = parts(a)
     u, v, w = parts(b)
-    return x * u + y * v + z * w
-
-
-@intrinsic
-def _product(typing_context: Any, a: Any, b: Any) -> Any:
-    """Element by element."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.fmul(*args)
-
-    return a(a, b), generate
+    return multiply_add(multiply_add(x * u, y, v), z, w)
 
 
 @jit
 def cross(a, b):
-    return _rolled(_product(a, _rolled(b)) - _product(_rolled(a), b))
+    x, y, z = parts(a)
+    u, v, w = parts(b)
+    return vector(y * w - z * v, z * u - x * w, x * v - y * u)
 
 
 @jit
@@ -194,25 +173,30 @@ def apply(m, a):
     return vector(dot(m[0], a), dot(m[1], a), dot(m[2], a))
 
 
-@jit
-def load_matrix(x, i):
-    return load(x, i), load(x, i + 1), load(x, i + 2)
+def coordinates(context: Any, builder: Any, kind: Any, value: Any, dtype: Any) -> list[Any]:
+    """The three lanes of a vector, or lanes, or a number in all lanes, three times."""
+    if isinstance(kind, Vector):
+        return [builder.extract_value(value, i) for i in range(3)]
+    if not isinstance(kind, Lanes):
+        number = context.cast(builder, value, kind, dtype)
+        undefined = ir.Constant(ir.VectorType(number.type, WIDTH), ir.Undefined)
+        single = builder.insert_element(undefined, number, _LANE(0))
+        value = builder.shuffle_vector(single, undefined, ir.Constant(ir.VectorType(_LANE, WIDTH), None))
+    return [value] * 3
 
 
-@jit
-def store_matrix(m, x, i):
-    store(m[0], x, i)
-    store(m[1], x, i + 1)
-    store(m[2], x, i + 2)
+def pack(builder: Any, lanes: Any) -> Any:
+    """A vector of three lanes."""
+    value = ir.Constant(ir.ArrayType(lanes[0].type, 3), ir.Undefined)
+    for i, each in enumerate(lanes):
+        value = builder.insert_value(value, each, i)
+    return value
 
 
-def _pointer(context: Any, builder: Any, x: Any, array: Any, i: Any) -> Any:
-    data = make_array(x)(context, builder, array).data
-    first = builder.gep(data, [builder.mul(i, _INDEX(3))])
-    return builder.bitcast(first, ir.VectorType(data.type.pointee, 3).as_pointer())
-
-
-def _splat(builder: Any, value: Any) -> Any:
-    undefined = ir.Constant(ir.VectorType(value.type, 3), ir.Undefined)
-    single = builder.insert_element(undefined, value, _LANE(0))
-    return builder.shuffle_vector(single, undefined, ir.Constant(ir.VectorType(_LANE, 3), None))
+def _fuse(builder: Any, a: Any, factor: Any, total: Any) -> Any:
+    kind = total.type
+    suffix = f"v{WIDTH}" if isinstance(kind, ir.VectorType) else ""
+    element = kind.element if suffix else kind
+    name = f"llvm.fmuladd.{suffix}{'f32' if isinstance(element, ir.FloatType) else 'f64'}"
+    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * 3), name)
+    return builder.call(function, [a, factor, total])

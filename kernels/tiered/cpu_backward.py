@@ -11,21 +11,19 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from .._numba import jit, kernel
-from .._vector import (
-    apply,
-    combine,
-    cross,
-    dot,
+from .._numba import jit
+from .._vector import apply, combine, cross, dot, multiply_add, parts, product, transpose, zero
+from .._vector_memory import (
     element,
+    gather,
     load,
+    load_lanes,
     load_matrix,
-    multiply_add,
-    parts,
-    product,
+    members,
+    scatter,
+    scatter_number,
     store,
     store_matrix,
-    zero,
 )
 from .cpu_frames import (
     FORCE,
@@ -40,22 +38,24 @@ from .cpu_frames import (
     WHOLE,
     Work,
     allocate,
+    count_parts,
     count_points,
     group_frames,
     macro_frames,
     places,
     schedule,
     share,
+    turns_of,
 )
 from .cpu_turns import axis_rotation, copy, euler_gradient, less_identity, move, twist
 
 STAGES = 4
 
 
-@kernel
+@jit(parallel=True)
 def _backward(grad, positions, motion, tree, macro_pivot, grad_motion, out, tasks):
-    """About `tasks` tasks at once: if they are more than the conformations, several share one."""
-    slots, blocks = schedule(out.shape[0], tasks)
+    """About `tasks` tasks at once: if they are more than the tiles, several share one."""
+    tiles, slots, blocks = schedule(out.shape[0], tasks)
     rows, turns = allocate(slots, tree, out.dtype)
     still = np.flatnonzero(tree.fixed)
     stages = STAGES if blocks == 1 else 1
@@ -64,6 +64,7 @@ def _backward(grad, positions, motion, tree, macro_pivot, grad_motion, out, task
             number = np.int64(task)
             _task(
                 number,
+                tiles,
                 slots,
                 blocks,
                 stage,
@@ -83,67 +84,85 @@ def _backward(grad, positions, motion, tree, macro_pivot, grad_motion, out, task
 
 @jit
 def _task(
-    task, slots, blocks, stage, stages, grad, positions, motion, tree, macro_pivot, grad_motion, out, still, rows, turns
+    task,
+    tiles,
+    slots,
+    blocks,
+    stage,
+    stages,
+    grad,
+    positions,
+    motion,
+    tree,
+    macro_pivot,
+    grad_motion,
+    out,
+    still,
+    rows,
+    turns,
 ):
-    """Some stages of a block's share of the conformations that a slot has."""
+    """Some stages of a block's share of the tiles that a slot has."""
     slot, block = divmod(task, blocks)
     work = Work(rows, turns[0], turns[1], turns[2])
-    points = out.shape[1]
     first, last = share(tree.macro_of_group.size, block, blocks)
     first_macro, last_macro = share(tree.macro_ptr.size - 1, block, blocks)
-    low, high = share(out.shape[0], slot, slots)
-    for b in range(low, high):
-        row = b * points if positions.shape[0] > 1 else 0
-        if stage == 0:
-            group_frames(first, last, slot, b, positions, row, motion, tree, work)
-            _sums(first, last, slot, b, grad, positions, row, tree, work)
-        if stage <= 1 < stage + stages:
-            macro_frames(first_macro, last_macro, slot, b, motion, tree, macro_pivot, work)
-            _macro_forces(first_macro, last_macro, slot, b, tree, macro_pivot, grad_motion, work)
+    low, high = share(tiles, slot, slots)
+    parts = count_parts(first, last, macro_pivot)
+    for tile in range(low, high):
+        for part in range(parts):
+            start, stop = share(last - first, part, parts)
+            start, stop = first + start, first + stop
+            if stage == 0:
+                _sums(start, stop, slot, tile, grad, positions, tree, work)
+                group_frames(start, stop, slot, tile, positions, motion, tree, work)
+            if part == 0 and stage <= 1 < stage + stages:
+                macro_frames(first_macro, last_macro, slot, tile, motion, tree, macro_pivot, work)
+                if macro_pivot:
+                    _passed(first_macro, last_macro, slot, tree, work)
+            if stage <= 2 < stage + stages:
+                _groups(start, stop, slot, tile, grad, positions, tree, macro_pivot, grad_motion, out, work)
         if stage <= 2 < stage + stages:
-            _groups(first, last, slot, b, grad, positions, row, tree, macro_pivot, grad_motion, out, work)
             start, stop = share(tree.loose.size, block, blocks)
-            copy(tree.loose, start, stop, grad, b * points, out, b * points)
+            copy(tree.loose, start, stop, tile, grad, out)
         if stage <= 3 < stage + stages:
-            _macro_torques(first_macro, last_macro, slot, b, tree, grad_motion, work)
+            _macro_gradients(first_macro, last_macro, slot, tile, tree, grad_motion, work)
             if block == 0:
-                _ends(slot, b * points, still, tree, out, work)
+                _ends(slot, tile, still, tree, out, work)
 
 
 @jit
-def _sums(first, last, slot, b, grad, x, row, tree, work):
+def _sums(first, last, slot, tile, grad, x, tree, work):
+    """The means, F and W of some groups: first about the first point, ``sum (x - origin) g^T``, to read points once."""
     group_ptr, group_atoms, rows = tree.group_ptr, tree.group_atoms, work.rows
     frames, _, _, _, _ = places(slot, tree)
+    points, pulls = members(tile, x.shape[0], 3 * x.shape[1]), members(tile, grad.shape[0], 3 * grad.shape[1])
     for g in range(first, last):
-        frame = frames + GROUP_ROWS * g
-        mean = load(rows, frame + MEAN)
-        force, moment = _sum(group_atoms, group_ptr[g], group_ptr[g + 1], grad, b * grad.shape[1], x, row, mean)
+        start, stop, frame = group_ptr[g], group_ptr[g + 1], frames + GROUP_ROWS * g
+        origin, total = gather(x, points, group_atoms[start]), zero(x)
+        force, wx, wy, wz = zero(x), zero(x), zero(x), zero(x)
+        for i in range(start, stop):
+            place = element(group_atoms, i)
+            pull, arm = gather(grad, pulls, place), gather(x, points, place) - origin
+            dx, dy, dz = parts(arm)
+            total, force = total + arm, force + pull
+            wx, wy, wz = multiply_add(wx, pull, dx), multiply_add(wy, pull, dy), multiply_add(wz, pull, dz)
+        part = rows.dtype.type(1) / rows.dtype.type(stop - start)
+        dx, dy, dz = parts(total * -part)
+        wx, wy, wz = multiply_add(wx, force, dx), multiply_add(wy, force, dy), multiply_add(wz, force, dz)
+        store(multiply_add(origin, total, part), rows, frame + MEAN)
         store(force, rows, frame + FORCE)
-        store_matrix(moment, rows, frame + MOMENT)
+        store_matrix((wx, wy, wz), rows, frame + MOMENT)
 
 
 @jit
-def _sum(points, start, stop, grad, grad_row, x, row, mean):
-    """F and W of a group."""
-    force, wx, wy, wz = zero(x), zero(x), zero(x), zero(x)
-    for i in range(start, stop):
-        place = element(points, i)
-        pull = load(grad, grad_row + place)
-        dx, dy, dz = parts(load(x, row + place) - mean)
-        force = force + pull
-        wx, wy, wz = multiply_add(wx, pull, dx), multiply_add(wy, pull, dy), multiply_add(wz, pull, dz)
-    return force, (wx, wy, wz)
-
-
-@jit
-def _macro_forces(first, last, slot, b, tree, macro_pivot, grad_motion, work):
+def _passed(first, last, slot, tree, work):
+    """What the pivots of some macro-groups pass on to each point."""
     macro_ptr, macro_groups, group_ptr, rows = tree.macro_ptr, tree.macro_groups, tree.group_ptr, work.rows
     frames, wholes, _, _, _ = places(slot, tree)
     for m in range(first, last):
         start, stop, whole = macro_ptr[m], macro_ptr[m + 1], wholes + MACRO_ROWS * m
-        force = _total(macro_groups, start, stop, rows, frames + FORCE)
-        store(force, grad_motion.macro_translation, b * (macro_ptr.size - 1) + m)
-        if macro_pivot and start < stop:
+        if start < stop:
+            force = _total(macro_groups, start, stop, rows, frames + FORCE)
             passed = force - combine(force, load_matrix(rows, whole + WHOLE))
             points = count_points(macro_groups, start, stop, group_ptr)
             store(passed * (rows.dtype.type(1) / rows.dtype.type(points)), rows, whole + PASSED)
@@ -158,7 +177,7 @@ def _total(macro_groups, start, stop, rows, place):
 
 
 @jit
-def _groups(first, last, slot, b, grad, x, row, tree, macro_pivot, grad_motion, out, work):
+def _groups(first, last, slot, tile, grad, x, tree, macro_pivot, grad_motion, out, work):
     """All gradients but those of macro-groups, and what axes pass to their ends."""
     group_ptr, group_atoms = tree.group_ptr, tree.group_atoms
     macro_of_group, axis_of_group, anchors, bonded = (
@@ -170,9 +189,12 @@ def _groups(first, last, slot, b, grad, x, row, tree, macro_pivot, grad_motion, 
     at_translation, at_euler, at_axis = grad_motion.translation, grad_motion.euler, grad_motion.axis
     rows, sines, cosines = work.rows, work.sines, work.cosines
     frames, wholes, ends, turns, _ = places(slot, tree)
-    groups, grad_row = axis_of_group.size, b * out.shape[1]
+    points, pulls = members(tile, x.shape[0], 3 * x.shape[1]), members(tile, out.shape[0], 3 * out.shape[1])
+    groups = members(tile, at_euler.shape[0], 3 * at_euler.shape[1])
+    axes = members(tile, at_axis.shape[0], at_axis.shape[1])
+    i = turns + 4 * first
     for g in range(first, last):
-        frame, i = frames + GROUP_ROWS * g, turns + 4 * g
+        frame = frames + GROUP_ROWS * g
         force, moment = load(rows, frame + FORCE), load_matrix(rows, frame + MOMENT)
         rotation, inner_force = load_matrix(rows, frame + ROTATION), force
         count = rows.dtype.type(group_ptr[g + 1] - group_ptr[g])
@@ -190,38 +212,34 @@ def _groups(first, last, slot, b, grad, x, row, tree, macro_pivot, grad_motion, 
                 arm = load(rows, frame + MEAN) + load(rows, frame + SHIFT) - load(rows, wholes + MACRO_ROWS * m + PIVOT)
                 outer_torque = torque + cross(apply(whole, arm), force)
             store(outer_torque, rows, frame + MOMENT)
-        store(inner_force, at_translation, b * groups + g)
-        store(euler_gradient(own_torque, sines, cosines, i), at_euler, b * groups + g)
+        scatter(inner_force, at_translation, groups, g)
+        scatter(euler_gradient(own_torque, sines, cosines, i), at_euler, groups, g)
         shift = inner_force - force
         axis = axis_of_group[g]
         if axis >= 0:
-            anchor, sine, cosine = load(x, row + anchors[axis]), sines[i + 3], cosines[i + 3]
-            turn, unit, inverse_length = axis_rotation(load(x, row + bonded[axis]) - anchor, sine, cosine)
+            anchor, sine, cosine = (
+                gather(x, points, anchors[axis]),
+                load_lanes(sines, i + 3),
+                load_lanes(cosines, i + 3),
+            )
+            turn, unit, inverse_length = axis_rotation(gather(x, points, bonded[axis]) - anchor, sine, cosine)
             along = apply(moment, apply(rotation, unit))
             against = apply(turn, combine(combine(unit, moment), rotation))
             torque = apply(turn, combine(torque, rotation))
             arm = load(rows, frame + MEAN) - anchor
             at_angle, at_unit = _axis_gradient(along, against, torque, arm, inner_force, turn, unit, sine, cosine)
-            at_axis[b, axis] = at_angle
+            scatter_number(at_angle, at_axis, axes, axis)
             at_bonded = (at_unit - unit * dot(unit, at_unit)) * inverse_length
             passed = combine(inner_force, less_identity(turn))
             store(at_bonded, rows, ends + 2 * axis)
             store(at_bonded + passed, rows, ends + 2 * axis + 1)
             shift = shift + passed
         scale = rows.dtype.type(1) / count
-        columns = less_identity(rotation)
-        move(
-            group_atoms,
-            group_ptr[g],
-            group_ptr[g + 1],
-            grad,
-            grad_row,
-            force * scale,
-            columns,
-            shift * scale,
-            out,
-            grad_row,
-        )
+        turn, centre, shift = transpose(less_identity(rotation)), force * scale, shift * scale
+        for k in range(group_ptr[g], group_ptr[g + 1]):
+            place = element(group_atoms, k)
+            scatter(move(gather(grad, pulls, place), centre, turn, shift), out, pulls, place)
+        i += turns_of(axis)
 
 
 @jit
@@ -232,36 +250,35 @@ def _axis_gradient(along, against, torque, arm, force, turn, unit, sine, cosine)
     `against` is Y^T u and `torque` the twist of Q Y. `arm` leads from the axis to the mean.
     """
     at_angle = dot(unit, torque + cross(apply(turn, arm), force))
-    versine = type(sine)(1) - cosine
+    versine = 1 - cosine
     twisted = torque * cosine + cross(unit, against) * versine - apply(turn, along) * sine + cross(arm, force)
     stretched = along + against + arm * dot(unit, force) + force * dot(unit, arm)
     return at_angle, twisted * sine + stretched * versine
 
 
 @jit
-def _macro_torques(first, last, slot, b, tree, grad_motion, work):
-    macro_ptr, macro_groups, rows, sines, cosines = (
-        tree.macro_ptr,
-        tree.macro_groups,
-        work.rows,
-        work.sines,
-        work.cosines,
-    )
+def _macro_gradients(first, last, slot, tile, tree, grad_motion, work):
+    macro_ptr, macro_groups, rows = tree.macro_ptr, tree.macro_groups, work.rows
+    at_translation, at_euler = grad_motion.macro_translation, grad_motion.macro_euler
     frames, _, _, _, turns = places(slot, tree)
+    macros = members(tile, at_euler.shape[0], 3 * at_euler.shape[1])
     for m in range(first, last):
-        torque = _total(macro_groups, macro_ptr[m], macro_ptr[m + 1], rows, frames + MOMENT)
-        store(
-            euler_gradient(torque, sines, cosines, turns + 3 * m), grad_motion.macro_euler, b * (macro_ptr.size - 1) + m
-        )
+        start, stop = macro_ptr[m], macro_ptr[m + 1]
+        force = _total(macro_groups, start, stop, rows, frames + FORCE)
+        torque = _total(macro_groups, start, stop, rows, frames + MOMENT)
+        scatter(force, at_translation, macros, m)
+        scatter(euler_gradient(torque, work.sines, work.cosines, turns + 3 * m), at_euler, macros, m)
 
 
 @jit
-def _ends(slot, row, still, tree, out, work):
+def _ends(slot, tile, still, tree, out, work):
     """Give the points of axes what these pass to them, in the order of the axes, and fixed points nothing."""
     anchors, bonded, rows = tree.axis_anchor, tree.axis_bonded, work.rows
     _, _, ends, _, _ = places(slot, tree)
+    points = members(tile, out.shape[0], 3 * out.shape[1])
     for axis in range(anchors.size):
-        store(load(out, row + bonded[axis]) + load(rows, ends + 2 * axis), out, row + bonded[axis])
-        store(load(out, row + anchors[axis]) - load(rows, ends + 2 * axis + 1), out, row + anchors[axis])
+        at_bonded, at_anchor = load(rows, ends + 2 * axis), load(rows, ends + 2 * axis + 1)
+        scatter(gather(out, points, bonded[axis]) + at_bonded, out, points, bonded[axis])
+        scatter(gather(out, points, anchors[axis]) - at_anchor, out, points, anchors[axis])
     for i in range(still.size):
-        store(zero(out), out, row + still[i])
+        scatter(zero(out), out, points, still[i])

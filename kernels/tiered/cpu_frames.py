@@ -1,6 +1,7 @@
 """What the transform and its gradient both need of each group and macro-group, and how they share out work.
 
-A conformation is made in stages. All tasks of it have to end one before another begins the next.
+Conformations are made in tiles of `WIDTH`, and a tile in stages. All tasks of it have to end one stage
+before another begins the next.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import numpy as np
 
 from .._numba import jit
 from .._sincos import sincos
-from .._vector import apply, element, load, multiply_add, parts, product, store, store_matrix, zero
+from .._vector import WIDTH, apply, multiply_add, parts, product, zero
+from .._vector_memory import element, gather, gather_number, load, load_lanes, members, store, store_matrix
 from .cpu_turns import axis_rotation, euler_rotation, less_identity
 
 MEAN, SHIFT, ROTATION, FORCE, MOMENT, GROUP_ROWS = 0, 1, 2, 5, 6, 9
@@ -20,16 +22,20 @@ rotations; the sum of its forces g and of (x - mean) g^T. Instead of the last, i
 WHOLE, PIVOT, PASSED, MACRO_ROWS = 0, 3, 4, 5
 """Vectors kept of a macro-group: its rotation and pivot; the force that the pivot passes on to each point."""
 
+PART = 64
+"""Groups that are in cache together."""
+
 
 class Work(NamedTuple):
-    """Memory of the conformations at work, one slot after the other.
+    """Memory of the tiles at work, one slot after the other.
 
-    A slot has the rows of groups, of macro-groups and two for each axis; and four angles for each group,
-    Euler's and its axis's, then three for each macro-group.
+    A slot has the rows of groups, of macro-groups and two for each axis; and places of four angles for each
+    group, then of three for each macro-group. Groups that one call makes have theirs one after the other from
+    the first one's place: Euler's and, where they have one, the axis's.
     """
 
-    rows: Any  # (n, 3)
-    angles: Any
+    rows: Any  # (n, 3, WIDTH)
+    angles: Any  # (n * WIDTH,)
     sines: Any
     cosines: Any
 
@@ -38,7 +44,7 @@ class Work(NamedTuple):
 def allocate(slots, tree, dtype):
     """The rows of `Work`, and its three others in one."""
     rows, angles = _sizes(tree)
-    return np.empty((slots * rows, 3), dtype), np.empty((3, slots * angles), dtype)
+    return np.empty((slots * rows, 3, WIDTH), dtype), np.empty((3, slots * angles * WIDTH), dtype)
 
 
 @jit
@@ -58,9 +64,10 @@ def places(slot, tree):
 
 @jit
 def schedule(conformations, tasks):
-    """How to make about so many tasks: conformations at work at once, and the tasks for each of these."""
-    slots = min(conformations, tasks)
-    return slots, (tasks + slots - 1) // max(slots, 1)
+    """How to make about so many tasks: tiles, those at work at once, and the tasks for each of these."""
+    tiles = (conformations + WIDTH - 1) // WIDTH
+    slots = min(tiles, tasks)
+    return tiles, slots, (tasks + slots - 1) // max(slots, 1)
 
 
 @jit
@@ -70,59 +77,84 @@ def share(count, part, parts):
 
 
 @jit
-def group_frames(first, last, slot, b, x, row, motion, tree, work):
-    """The mean, shift and rotation of some groups of conformation b, whose points begin at `row` of x."""
-    group_ptr, group_atoms, axis_of_group = tree.group_ptr, tree.group_atoms, tree.axis_of_group
-    anchors, bonded, translation, euler, angle = (
-        tree.axis_anchor,
-        tree.axis_bonded,
-        motion.translation,
-        motion.euler,
-        motion.axis,
-    )
+def count_parts(first, last, macro_pivot):
+    """How often to go on to other stages with some of the groups, in cache, unless they wait for a common pivot."""
+    return 1 if macro_pivot else max(1, (last - first) // PART)
+
+
+@jit
+def means(first, last, slot, tile, x, tree, work):
+    """The means of some groups of a tile."""
+    group_ptr, group_atoms, rows = tree.group_ptr, tree.group_atoms, work.rows
+    frames, _, _, _, _ = places(slot, tree)
+    points = members(tile, x.shape[0], 3 * x.shape[1])
+    for g in range(first, last):
+        start, stop = group_ptr[g], group_ptr[g + 1]
+        origin, total = gather(x, points, group_atoms[start]), zero(x)
+        for i in range(start, stop):
+            total = total + (gather(x, points, element(group_atoms, i)) - origin)
+        mean = multiply_add(origin, total, rows.dtype.type(1) / rows.dtype.type(stop - start))
+        store(mean, rows, frames + GROUP_ROWS * g + MEAN)
+
+
+@jit
+def group_frames(first, last, slot, tile, x, motion, tree, work):
+    """The shift and rotation of some groups of a tile, given their means."""
+    axis_of_group, anchors, bonded = tree.axis_of_group, tree.axis_anchor, tree.axis_bonded
+    translation, euler, axes = motion.translation, motion.euler, motion.axis
     rows, angles, sines, cosines = work.rows, work.angles, work.sines, work.cosines
     frames, _, _, turns, _ = places(slot, tree)
-    groups = axis_of_group.size
+    points = members(tile, x.shape[0], 3 * x.shape[1])
+    groups = members(tile, euler.shape[0], 3 * euler.shape[1])
+    own_axes = members(tile, axes.shape[0], axes.shape[1])
+    i = turns + 4 * first
     for g in range(first, last):
-        i, axis = turns + 4 * g, axis_of_group[g]
-        angles[i], angles[i + 1], angles[i + 2] = parts(load(euler, b * groups + g))
-        angles[i + 3] = angle[b, axis] if axis >= 0 else 0
-    start, stop = turns + 4 * first, turns + 4 * last
-    sincos(angles[start:stop], sines[start:stop], cosines[start:stop])
-    for g in range(first, last):
-        i, axis = turns + 4 * g, axis_of_group[g]
-        mean = _mean(group_atoms, group_ptr[g], group_ptr[g + 1], x, row)
-        shift = load(translation, b * groups + g)
-        rotation = euler_rotation(sines, cosines, i)
+        axis = axis_of_group[g]
+        _store_angles(gather(euler, groups, g), angles, i)
         if axis >= 0:
-            anchor = load(x, row + anchors[axis])
-            turn, _, _ = axis_rotation(load(x, row + bonded[axis]) - anchor, sines[i + 3], cosines[i + 3])
-            shift = shift + apply(less_identity(turn), mean - anchor)
+            store(gather_number(axes, own_axes, axis), angles, i + 3)
+        i += turns_of(axis)
+    start, stop = WIDTH * (turns + 4 * first), WIDTH * i
+    sincos(angles[start:stop], sines[start:stop], cosines[start:stop])
+    i = turns + 4 * first
+    for g in range(first, last):
+        axis, frame = axis_of_group[g], frames + GROUP_ROWS * g
+        shift, rotation = gather(translation, groups, g), euler_rotation(sines, cosines, i)
+        if axis >= 0:
+            anchor = gather(x, points, anchors[axis])
+            sine, cosine = load_lanes(sines, i + 3), load_lanes(cosines, i + 3)
+            turn, _, _ = axis_rotation(gather(x, points, bonded[axis]) - anchor, sine, cosine)
+            shift = shift + apply(less_identity(turn), load(rows, frame + MEAN) - anchor)
             rotation = product(rotation, turn)
-        store(mean, rows, frames + GROUP_ROWS * g + MEAN)
-        store(shift, rows, frames + GROUP_ROWS * g + SHIFT)
-        store_matrix(rotation, rows, frames + GROUP_ROWS * g + ROTATION)
+        store(shift, rows, frame + SHIFT)
+        store_matrix(rotation, rows, frame + ROTATION)
+        i += turns_of(axis)
 
 
 @jit
-def _mean(points, start, stop, x, row):
-    origin = load(x, row + points[start])
-    total = zero(x)
-    for i in range(start, stop):
-        total = total + (load(x, row + element(points, i)) - origin)
-    return multiply_add(origin, total, x.dtype.type(1) / x.dtype.type(stop - start))
+def turns_of(axis):
+    """How many angles a group has."""
+    return 4 if axis >= 0 else 3
 
 
 @jit
-def macro_frames(first, last, slot, b, motion, tree, macro_pivot, work):
+def _store_angles(euler, angles, at):
+    a, b, c = parts(euler)
+    store(a, angles, at)
+    store(b, angles, at + 1)
+    store(c, angles, at + 2)
+
+
+@jit
+def macro_frames(first, last, slot, tile, motion, tree, macro_pivot, work):
     """The rotations of some macro-groups and, if they turn whole, their pivots: the means of their moved points."""
     macro_ptr, macro_groups, group_ptr, euler = tree.macro_ptr, tree.macro_groups, tree.group_ptr, motion.macro_euler
     rows, angles, sines, cosines = work.rows, work.angles, work.sines, work.cosines
     frames, wholes, _, _, turns = places(slot, tree)
+    macros = members(tile, euler.shape[0], 3 * euler.shape[1])
     for m in range(first, last):
-        i = turns + 3 * m
-        angles[i], angles[i + 1], angles[i + 2] = parts(load(euler, b * (macro_ptr.size - 1) + m))
-    start, stop = turns + 3 * first, turns + 3 * last
+        _store_angles(gather(euler, macros, m), angles, turns + 3 * m)
+    start, stop = WIDTH * (turns + 3 * first), WIDTH * (turns + 3 * last)
     sincos(angles[start:stop], sines[start:stop], cosines[start:stop])
     for m in range(first, last):
         store_matrix(euler_rotation(sines, cosines, turns + 3 * m), rows, wholes + MACRO_ROWS * m + WHOLE)

@@ -16,7 +16,7 @@ from .problem import TERMS, Motion, Rule, State, System, Tree
 
 Array = np.ndarray[Any, Any]
 
-_transform_all, _backward_all, _step_all = (each.parallel for each in (_transform, _backward, step_kernel))
+_step_all = step_kernel.parallel
 
 
 def descend(
@@ -74,13 +74,13 @@ def _descend(
     threads,
 ):
     for number in range(len(rates)):
-        _transform_all(x, motion, tree, macro_pivot, moved, threads)
+        _transform(x, motion, tree, macro_pivot, moved, threads)
         energy_kernel(moved, bonded, pairs, vina, mmff, everywhere, scratch, cells, terms, at_moved)
         for b in range(len(x)):
             history[number, b] = constant[b]
             for term in range(terms.shape[1]):
                 history[number, b] += terms[b, term]
-        _backward_all(at_moved, x, motion, tree, macro_pivot, at_motion, at_x, threads)
+        _backward(at_moved, x, motion, tree, macro_pivot, at_motion, at_x, threads)
         step = taken + number + 1
         fine = coefficients(rates[number, 0], step, rule.beta1, rule.beta2, rule.epsilon, rule.clip)
         coarse = coefficients(rates[number, 1], step, rule.beta1, rule.beta2, rule.epsilon, rule.clip)

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import math
-
 from .._numba import jit
-from .._vector import combine, dot, element, load, multiply_add, parts, store, vector
+from .._vector import apply, dot, multiply_add, parts, root, vector
+from .._vector_memory import copy_point, element, load_lanes, members
 
 
 @jit
 def euler_rotation(sines, cosines, at):
     """Rz(a) Ry(b) Rx(c) for the angles from place `at`."""
-    sa, sb, sc = sines[at], sines[at + 1], sines[at + 2]
-    ca, cb, cc = cosines[at], cosines[at + 1], cosines[at + 2]
+    sa, sb, sc = load_lanes(sines, at), load_lanes(sines, at + 1), load_lanes(sines, at + 2)
+    ca, cb, cc = load_lanes(cosines, at), load_lanes(cosines, at + 1), load_lanes(cosines, at + 2)
     return (
         vector(ca * cb, ca * sb * sc - sa * cc, ca * sb * cc + sa * sc),
         vector(sa * cb, sa * sb * sc + ca * cc, sa * sb * cc - ca * sc),
-        vector(-sb, cb * sc, cb * cc),
+        vector(0 - sb, cb * sc, cb * cc),
     )
 
 
 @jit
 def euler_gradient(torque, sines, cosines, at):
     """dE/d(a, b, c), the components of the torque, as it is after the rotation, along z, Rz y and Rz Ry x."""
-    sa, sb, ca, cb = sines[at], sines[at + 1], cosines[at], cosines[at + 1]
+    sa, sb = load_lanes(sines, at), load_lanes(sines, at + 1)
+    ca, cb = load_lanes(cosines, at), load_lanes(cosines, at + 1)
     x, y, z = parts(torque)
     return vector(z, ca * y - sa * x, cb * (ca * x + sa * y) - sb * z)
 
@@ -31,25 +31,23 @@ def euler_gradient(torque, sines, cosines, at):
 @jit
 def axis_rotation(line, sine, cosine):
     """The rotation about `line`, which has any length, the unit vector along it, and the inverse of its length."""
-    one = type(sine)(1)
-    inverse = one / math.sqrt(dot(line, line))
+    inverse = 1 / root(dot(line, line))
     unit = line * inverse
     x, y, z = parts(unit * sine)
     u, v, w = parts(unit)
-    across = unit * (one - cosine)
+    across = unit * (1 - cosine)
     rows = (
-        multiply_add(vector(cosine, -z, y), across, u),
-        multiply_add(vector(z, cosine, -x), across, v),
-        multiply_add(vector(-y, x, cosine), across, w),
+        multiply_add(vector(cosine, 0 - z, y), across, u),
+        multiply_add(vector(z, cosine, 0 - x), across, v),
+        multiply_add(vector(0 - y, x, cosine), across, w),
     )
     return rows, unit, inverse
 
 
 @jit
 def less_identity(m):
-    one = type(parts(m[0])[0])(1)
-    zero = one - one
-    return m[0] - vector(one, zero, zero), m[1] - vector(zero, one, zero), m[2] - vector(zero, zero, one)
+    (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = parts(m[0]), parts(m[1]), parts(m[2])
+    return vector(xx - 1, xy, xz), vector(yx, yy - 1, yz), vector(zx, zy, zz - 1)
 
 
 @jit
@@ -60,15 +58,14 @@ def twist(m):
 
 
 @jit
-def move(points, start, stop, x, row, centre, columns, shift, out, out_row):
-    """``out = x + D (x - centre) + shift`` for some points, given D's columns. No motion changes no bit."""
-    for i in range(start, stop):
-        place = element(points, i)
-        point = load(x, row + place)
-        store(point + (combine(point - centre, columns) + shift), out, out_row + place)
+def move(point, centre, turn, shift):
+    """``point + D (point - centre) + shift`` for D, a rotation less the identity. No motion changes no bit."""
+    return point + (apply(turn, point - centre) + shift)
 
 
 @jit
-def copy(points, start, stop, x, row, out, out_row):
+def copy(points, start, stop, tile, x, out):
+    """``out = x`` for some points of a tile."""
+    places, out_places = members(tile, x.shape[0], 3 * x.shape[1]), members(tile, out.shape[0], 3 * out.shape[1])
     for i in range(start, stop):
-        store(load(x, row + element(points, i)), out, out_row + element(points, i))
+        copy_point(x, places, out, out_places, element(points, i))
