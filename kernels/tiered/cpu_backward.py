@@ -59,6 +59,10 @@ def _backward(grad, positions, motion, tree, macro_pivot, grad_motion, out, task
     rows, turns = allocate(slots, tree, out.dtype)
     still = np.flatnonzero(tree.fixed)
     stages = STAGES if blocks == 1 else 1
+    if slots * blocks == 1:
+        shared = (grad, positions, motion, tree, macro_pivot, grad_motion, out, still, rows, turns)
+        _task(0, tiles, 1, 1, 0, stages, *shared)
+        return
     for stage in range(0, STAGES, stages):
         for task in prange(slots * blocks):
             number = np.int64(task)

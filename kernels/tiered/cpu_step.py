@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 
 from .._numba import in_turn, jit
 from .cpu_adam import coefficients, step_kernel
 from .cpu_backward import _backward
 from .cpu_energy import energy_kernel, scratch_for
-from .cpu_transform import _transform
+from .cpu_transform import _transform, tasks_for
 from .problem import TERMS, Motion, Rule, State, System, Tree
 
 Array = np.ndarray[Any, Any]
@@ -40,7 +39,7 @@ def descend(
     scratch, cells = scratch_for(len(x), x.shape[1], system, x.dtype)
     memory = (np.empty_like(x), np.empty_like(x), np.empty_like(x), np.empty((len(x), len(TERMS))))
     everywhere = False  # passed, as a literal would have the energy compiled once more
-    options = (macro_pivot, everywhere, constant, rule, taken, rates, history, numba.get_num_threads())
+    options = (macro_pivot, everywhere, constant, rule, taken, rates, history, tasks_for(x))
     in_turn(_descend, *state, tree, *system, scratch, cells, at_motion, *memory, *options)
 
 
@@ -71,16 +70,16 @@ def _descend(
     taken,
     rates,
     history,
-    threads,
+    tasks,
 ):
     for number in range(len(rates)):
-        _transform(x, motion, tree, macro_pivot, moved, threads)
+        _transform(x, motion, tree, macro_pivot, moved, tasks)
         energy_kernel(moved, bonded, pairs, vina, mmff, everywhere, scratch, cells, terms, at_moved)
         for b in range(len(x)):
             history[number, b] = constant[b]
             for term in range(terms.shape[1]):
                 history[number, b] += terms[b, term]
-        _backward(at_moved, x, motion, tree, macro_pivot, at_motion, at_x, threads)
+        _backward(at_moved, x, motion, tree, macro_pivot, at_motion, at_x, tasks)
         step = taken + number + 1
         fine = coefficients(rates[number, 0], step, rule.beta1, rule.beta2, rule.epsilon, rule.clip)
         coarse = coefficients(rates[number, 1], step, rule.beta1, rule.beta2, rule.epsilon, rule.clip)

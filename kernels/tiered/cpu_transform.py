@@ -43,21 +43,21 @@ STAGES = 3
 
 def transform(positions: Array, motion: Motion, tree: Tree, macro_pivot: bool, out: Array) -> None:
     """Write the transformed `positions` (B or 1, N, 3) into `out` (B, N, 3); `macro_pivot` turns macro-groups whole."""
-    in_turn(_transform, positions, motion, tree, macro_pivot, out, _tasks(out))
+    in_turn(_transform, positions, motion, tree, macro_pivot, out, tasks_for(out))
 
 
 def transform_backward(
     grad: Array, positions: Array, motion: Motion, tree: Tree, macro_pivot: bool, grad_motion: Motion, out: Array
 ) -> None:
     """Given dE/dtransformed `grad` (B, N, 3), write dE/dparameters and, into `out` (B, N, 3), dE/dpositions."""
-    in_turn(_backward, grad, positions, motion, tree, macro_pivot, grad_motion, out, _tasks(out))
+    in_turn(_backward, grad, positions, motion, tree, macro_pivot, grad_motion, out, tasks_for(out))
 
 
-def _tasks(out: Array) -> int:
+def tasks_for(out: Array) -> int:
     """As many as threads, unless what they read and write is little; a tile costs the same however full it is."""
     padded = (len(out) + WIDTH - 1) // WIDTH * WIDTH
     nbytes = 2 * padded * out.shape[1] * 3 * out.itemsize
-    return numba.get_num_threads() if nbytes >= SERIAL_BYTES else 1
+    return numba.get_num_threads() if nbytes >= STAGES * WIDTH * SERIAL_BYTES or len(out) > WIDTH else 1
 
 
 @jit(parallel=True)
@@ -66,6 +66,9 @@ def _transform(positions, motion, tree, macro_pivot, out, tasks):
     tiles, slots, blocks = schedule(out.shape[0], tasks)
     rows, turns = allocate(slots, tree, out.dtype)
     stages = STAGES if blocks == 1 else 1
+    if slots * blocks == 1:
+        _task(0, tiles, 1, 1, 0, stages, positions, motion, tree, macro_pivot, out, rows, turns)
+        return
     for stage in range(0, STAGES, stages):
         for task in prange(slots * blocks):
             number = np.int64(task)
