@@ -34,8 +34,8 @@ energy. E(x) is a sum of terms, each accumulated in float64, kcal/mol and angstr
     vina       the intermolecular terms of AutoDock Vina (Trott, Olson 2010)
     mmff       MMFF94 strain (Halgren 1996)
 
-The cosine of a dihedral 0-1-2-3 is that of the planes' normals n1 = v12 x v32 and n2 = v43 x v32 with
-v12 = x0 - x1, v32 = x2 - x1, v43 = x3 - x2 so that cos phi = -1 for trans... see `reference_energy`.
+The cosine of a dihedral 0-1-2-3 is that between v12 x v32 and v43 x v32, where v12 = x0 - x1, v32 = x2 - x1
+and v43 = x3 - x2: 1 for cis, -1 for trans.
 Cosines are clamped to +-cos_limit, where their gradient is zero. Unless `signed`, phi = acos(cos phi), as
 published; if `signed`, phi in (-pi, pi] is IUPAC's, and an improper's deviation is wrapped into that range.
 

@@ -14,19 +14,11 @@ from ...kernels.tiered.problem import TERMS, System
 from . import _arrays
 from ._description import Description
 from ._system import converted, system_of
+from ._terms import Terms, present
 
 Array = np.ndarray[Any, Any]
 DTYPES = ("float32", "float64")
 PAIRS = ("all", "cells")
-
-
-class Terms(dict[str, Any]):
-    """Energies by term in kcal/mol; ``["total"]`` is their sum, and no item of its own."""
-
-    def __missing__(self, name: str) -> Any:
-        if name != "total":
-            raise KeyError(f"{name!r}: expected one of {', '.join((*self, 'total'))}")
-        return sum(self.values())
 
 
 class ForceField:
@@ -54,7 +46,7 @@ class ForceField:
             raise ValueError("pairs='cells': expected finite cutoffs of Lennard-Jones and Coulomb; see with_cutoff")
         self.description, self.n_atoms, self.pairs = description, description.n_atoms, pairs
         self.fixed_atoms = _fixed(fixed_atoms, self.n_atoms)
-        self._present = tuple(name for name, has in zip(TERMS, _present(description), strict=True) if has)
+        self._present = tuple(name for name, has in zip(TERMS, present(description), strict=True) if has)
         self._systems: dict[Any, System] = {}
         self._lock = threading.Lock()
         self._constant: dict[Any, tuple[Array, Array, Array]] = {}
@@ -116,8 +108,24 @@ class ForceField:
     def from_openmm(cls, system: Any, topology: Any = None, fixed_atoms: Any = None, pairs: str = "all") -> ForceField:
         """The force field in an `openmm.System`, however it was made: CHARMM, Amber, GAFF, OpenFF.
 
-        `topology`, an `openmm.app.Topology`, gives names to atoms in messages. What has no counterpart here
-        raises `NotImplementedError` that names the force.
+        Takes bonds, angles, periodic, Ryckaert-Bellemans and harmonic torsions, correction maps, and
+        Lennard-Jones and Coulomb without a cutoff or with OpenMM's reaction field; tables of types (NBFIX) too.
+
+        Parameters
+        ----------
+        system : without periodic boundaries, constraints and virtual sites
+        topology : an `openmm.app.Topology`, which gives names to atoms in messages
+        fixed_atoms, pairs : as for `ForceField`
+
+        Raises
+        ------
+        TypeError for what is no System; ValueError for constraints; NotImplementedError naming the force that
+        has no counterpart here, and what to do.
+
+        Examples
+        --------
+        >>> system = openmm.app.ForceField("amber14-all.xml").createSystem(topology)  # doctest: +SKIP
+        >>> terms, gradient = ForceField.from_openmm(system, topology).energy_and_gradient(x)  # doctest: +SKIP
         """
         from ._openmm import describe
 
@@ -125,7 +133,30 @@ class ForceField:
 
     @classmethod
     def for_pocket(cls, complex: Any, fixed_atoms: Any = None, **options: Any) -> ForceField:
-        """AutoDock Vina's terms, MMFF94 strain of the ligand, and restraints of the protein to its input geometry."""
+        """AutoDock Vina's terms, MMFF94 strain of the ligand, and restraints of the protein to its input geometry.
+
+        Nothing has to be prepared, and nothing is charged: it is for drawing poses in a pocket, not for
+        free energies.
+
+        Parameters
+        ----------
+        complex : a `Complex`, of `read_complex`
+        fixed_atoms : as for `ForceField`
+        bond_stiffness, angle_stiffness, plane_stiffness : of the restraints, in kcal/mol per angstrom^2 and
+            radian^2: 300, 60 and 30
+
+        Raises
+        ------
+        ValueError for elements that Vina has no type for and a ligand that MMFF94 has no parameters for, naming
+        the atom.
+
+        Examples
+        --------
+        >>> from pykernels.tiered import read_complex
+        >>> complex = read_complex("protein.pdb", "ligand.sdf")  # doctest: +SKIP
+        >>> terms, _ = ForceField.for_pocket(complex).energy_and_gradient(complex.positions)  # doctest: +SKIP
+        >>> terms["vina"], terms["mmff"]  # doctest: +SKIP
+        """
         from ._pocket import describe
 
         return cls(describe(complex, **options), fixed_atoms)
@@ -249,15 +280,6 @@ def check_finite(arrays: Any, x: Any, name: str) -> None:
     if len(wrong):
         b, atom = (int(each) for each in wrong[0][:2])
         raise ValueError(f"{name} of atom {atom} in conformation {b} is not finite: expected numbers")
-
-
-def _present(description: Description) -> tuple[bool, ...]:
-    bonded, mmff = description.bonded, description.mmff
-    dihedrals = len(bonded.series_atoms) + len(bonded.periodic_atoms)
-    nonbonded = description.nonbonded is not None or len(bonded.pair_atoms) > 0
-    tables = (bonded.bond_atoms, bonded.angle_atoms, (0,) * dihedrals, bonded.improper_atoms, bonded.cmap_atoms)
-    strain = any(len(each) for each in mmff[::2])
-    return (*(len(each) > 0 for each in tables), nonbonded, nonbonded, description.vina is not None, strain)
 
 
 def _fixed(fixed_atoms: Any, n_atoms: int) -> Array:
