@@ -63,7 +63,8 @@ def _run(tmp_path, disagree, *options):
     ]
     command += ["-c", os.devnull, "--benchmark-json", str(tmp_path / "out.json"), *options]
     path = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, cwd=tmp_path)
+    apart = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+    return subprocess.run(command, capture_output=True, text=True, env={**apart, "PYTHONPATH": path}, cwd=tmp_path)
 
 
 def test_pytest_benchmark_replays_the_recorded_durations_exactly(tmp_path):

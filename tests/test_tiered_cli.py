@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import os
 import signal
 import subprocess
@@ -49,12 +50,18 @@ def test_ctrl_c_leaves_what_is_finished(files, tmp_path):
     out = tmp_path / "poses.pdb"
     command = [sys.executable, "-m", "pykernels", "conformations", *files, "--out", str(out), "--batch", "1", *SMALL]
     environment = {**os.environ, "PYTHONPATH": str(Path(pykernels.__file__).parent.parent)}
-    process = subprocess.Popen([*command, "--n", "100000"], stderr=subprocess.PIPE, text=True, env=environment)
-    deadline = time.monotonic() + 300
-    while not out.with_suffix(".npz").exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # which background jobs of a shell ignore
+    process = subprocess.Popen(
+        [*command, "--n", "100000"], stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=heed
+    )
+    try:
+        deadline = time.monotonic() + 300
+        while not out.with_suffix(".npz").exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130, errors
     assert "interrupted: finished conformations are in" in errors and "Traceback" not in errors
     done = table(out.with_suffix(".csv"))
