@@ -39,9 +39,7 @@ _OF_OTHERS = (
 COMBINATIONS = ("lorentz-berthelot", "geometric")
 
 
-def describe(
-    arrays: dict[str, Any], combination: str, lj_14: float, coulomb_14: float, n_atoms: int | None = None
-) -> Description:
+def describe(arrays: dict[str, Any], combination: str, lj_14: float, coulomb_14: float) -> Description:
     """The force field of `ForceField.from_arrays`."""
     _check_names(arrays)
     n_atoms = _count(arrays)
