@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 
+from pykernels.tiered import build_tiers
 from pykernels.tiered.energy import ForceField
 
 GOOD = {
@@ -58,6 +59,7 @@ def test_what_charges_need():
         (np.zeros((4, 3)), ValueError, "positions has shape (4, 3): expected (B, 3, 3) or without B"),
         (np.zeros((3, 3), int), TypeError, "positions has dtype int64: expected one of float32, float64"),
         (np.full((2, 3, 3), np.nan), ValueError, "positions of atom 0 in conformation 0 is not finite"),
+        (np.float32([[0, 0, 0], [0, 1, -np.inf], [1, 0, 0]]), ValueError, "positions of atom 1 in conformation 0"),
     ],
 )
 def test_positions(positions, error, message):
@@ -69,6 +71,12 @@ def test_positions(positions, error, message):
 def test_cutoffs(cutoff, dielectric):
     with pytest.raises(ValueError, match="expected a"):
         ForceField.from_arrays(**GOOD).with_cutoff(cutoff, dielectric)
+
+
+@pytest.mark.parametrize("function", [ForceField.for_pocket, build_tiers])
+def test_what_is_no_complex(function):
+    with pytest.raises(TypeError, match="complex is a str: expected a Complex, as read_complex gives"):
+        function("protein.pdb")
 
 
 def test_a_backend_that_is_not_there():

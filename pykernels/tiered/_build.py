@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ._complex import Complex
+from ._complex import Complex, check_complex
 from ._ligand import library
 from ._tiers import Tiers
 
@@ -49,14 +49,23 @@ def build_tiers(complex: Complex, radius: float = 20.0, centre: Any = None) -> B
 
     Parameters
     ----------
+    complex : of `read_complex`
     radius : angstrom. Of the protein, those groups move that have an atom this close to `centre`; at radius
         0 the ligand moves alone.
     centre : three numbers; the mean of the ligand's atoms if None
 
     Raises
     ------
-    ValueError for a radius that is negative and a centre that is not three numbers.
+    TypeError for what is no `Complex`; ValueError for a radius that is negative and a centre that is not three
+    numbers.
+
+    Examples
+    --------
+    >>> from pykernels.tiered import build_tiers, read_complex
+    >>> built = build_tiers(read_complex("protein.pdb", "ligand.sdf"), radius=8.0)  # doctest: +SKIP
+    >>> built.tiers  # doctest: +SKIP
     """
+    check_complex(complex)
     if not 0 <= radius < np.inf:
         raise ValueError(f"radius={radius!r}: expected a length in angstrom, at least 0")
     x = complex.positions

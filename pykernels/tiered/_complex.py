@@ -10,6 +10,11 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 
 
+def check_complex(complex: Any) -> None:
+    if not isinstance(complex, Complex):
+        raise TypeError(f"complex is a {type(complex).__name__}: expected a Complex, as read_complex gives")
+
+
 @dataclass(frozen=True)
 class Complex:
     """Atoms of the protein (and what else its file holds), then those of the ligand with all its hydrogens.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from typing import Any
 
@@ -147,8 +148,8 @@ class ForceField:
 
         Raises
         ------
-        ValueError for elements that Vina has no type for and a ligand that MMFF94 has no parameters for, naming
-        the atom.
+        TypeError for what is no `Complex`; ValueError for elements that Vina has no type for and a ligand that
+        MMFF94 has no parameters for, naming the atom.
 
         Examples
         --------
@@ -157,8 +158,10 @@ class ForceField:
         >>> terms, _ = ForceField.for_pocket(complex).energy_and_gradient(complex.positions)  # doctest: +SKIP
         >>> terms["vina"], terms["mmff"]  # doctest: +SKIP
         """
+        from .._complex import check_complex
         from ._pocket import describe
 
+        check_complex(complex)
         return cls(describe(complex, **options), fixed_atoms)
 
     def with_fixed(self, fixed_atoms: Any) -> ForceField:
@@ -275,8 +278,7 @@ def arrays_like(value: Array, like: Any) -> Any:
 
 def check_finite(arrays: Any, x: Any, name: str) -> None:
     """Refuse (B, N, 3) coordinates that are NaN or Inf."""
-    total = x.sum()
-    if total - total == 0:
+    if math.isfinite(float(x.sum())):
         return
     wrong = np.argwhere(~np.isfinite(np.asarray(arrays.to_numpy(x))))
     if len(wrong):
