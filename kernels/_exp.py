@@ -14,6 +14,7 @@ from numba import types
 from numba.extending import overload
 
 from ._numba import bits_from_float32, bits_from_float64, float32_from_bits, float64_from_bits, jit, shift_left
+from ._vector import multiply_add
 
 f32, u32, f64, u64 = np.float32, np.uint32, np.float64, np.uint64
 
@@ -34,17 +35,20 @@ _C32 = tuple(f32(1 / math.factorial(k)) for k in range(8))
 _C64 = tuple(f64(1 / math.factorial(k)) for k in range(14))
 
 
-@jit(reassociate=True)
+@jit
 def _taylor_32(r):
-    high = _C32[4] + r * (_C32[5] + r * (_C32[6] + r * _C32[7]))
-    return r + r * r * (_C32[2] + r * (_C32[3] + r * high))
+    p = _C32[7]
+    for k in range(6, 1, -1):
+        p = multiply_add(_C32[k], r, p)
+    return multiply_add(r, r * r, p)
 
 
-@jit(reassociate=True)
+@jit
 def _taylor_64(r):
-    high = _C64[9] + r * (_C64[10] + r * (_C64[11] + r * (_C64[12] + r * _C64[13])))
-    high = _C64[5] + r * (_C64[6] + r * (_C64[7] + r * (_C64[8] + r * high)))
-    return r + r * r * (_C64[2] + r * (_C64[3] + r * (_C64[4] + r * high)))
+    p = _C64[13]
+    for k in range(12, 1, -1):
+        p = multiply_add(_C64[k], r, p)
+    return multiply_add(r, r * r, p)
 
 
 @jit

@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils, codegen
 from numba.extending import intrinsic
-from numba.np.arrayobj import make_array
+from numba.np.arrayobj import make_array, populate_array
 
 _codegen: Any = codegen
 _settings: Any = numba.config
@@ -22,30 +22,19 @@ SERIAL_BYTES = 1 << 17
 """Arrays that move fewer bytes than this are not worth waking a second thread for."""
 
 
-def jit(
-    function: Callable[..., Any] | None = None,
-    *,
-    parallel: bool = False,
-    reassociate: bool = False,
-    estimate: bool = False,
-) -> Any:
+def jit(function: Callable[..., Any] | None = None, *, parallel: bool = False) -> Any:
     """`numba.njit` without the GIL, with NumPy's division, cached on disk where a folder is writable.
-
-    `reassociate` lets sums be taken in the order of the machine's lanes, and multiplications be fused
-    with additions, so that reductions vectorise; NaN and Inf keep their meaning. `estimate` does that,
-    and lets float32 ``1 / sqrt(x)`` be the machine's estimate, refined to about an ulp, for x that is
-    positive, normal and finite.
 
     A cached kernel is stale as soon as any file of its family, or one that families share, has
     changed: Numba alone looks only at the file of the kernel itself and misses edited helpers.
     """
     if function is None:
-        return lambda f: jit(f, parallel=parallel, reassociate=reassociate, estimate=estimate)
-    fastmath: Any = {"reassoc", "contract", "nsz"} if reassociate or estimate else False
-    if estimate:
-        fastmath |= {"arcp", "afn"}
-    # Options that are not set would be taken from the caller.
-    options = {"nogil": True, "error_model": "numpy", "parallel": parallel, "fastmath": fastmath}
+        return lambda f: jit(f, parallel=parallel)
+    return _compiled(function, nogil=True, error_model="numpy", parallel=parallel, fastmath=False)
+
+
+def _compiled(function: Callable[..., Any], **options: Any) -> Any:
+    """Options that are not set would be taken from the caller."""
     try:
         dispatcher = numba.njit(cache=True, **options)(function)
     except RuntimeError:
@@ -67,6 +56,15 @@ def cpu_features() -> frozenset[str]:
     else:
         features = "" if _settings.CPU_NAME == "generic" else str(_codegen.get_host_cpu_features())
     return frozenset(name[1:] for name in features.split(",") if name.startswith("+"))
+
+
+def _plus(total, term):
+    return total + term
+
+
+plus = _compiled(_plus, nogil=True, error_model="numpy", fastmath={"reassoc"})
+"""A sum whose order is free, so that a loop over it vectorises. The order depends on what was compiled
+around the loop: for sums that are the same in any order, and `sums` for all others."""
 
 
 class kernel:
@@ -169,6 +167,62 @@ def _max_of(count: int) -> Any:
 
 
 max_of_lanes, max_of_wide = _max_of(LANES), _max_of(WIDE)
+
+
+@intrinsic
+def sums(typing_context: Any, like: Any, rows: Any, lanes: Any) -> Any:
+    """Zeros (rows, lanes) of the dtype of `like`, on the stack of the function that asks for them.
+
+        total = sums(x, 1, 16)
+        for i in range(16):
+            total[0, i] += x[i]
+        return sum_of_lanes(total, 0, 16)
+
+    Sums whose lanes are written out vectorise in the order that is written; `plus` leaves it to the compiler.
+    """
+    if not (isinstance(rows, types.IntegerLiteral) and isinstance(lanes, types.IntegerLiteral)):
+        return None
+    dtype, shape = like.dtype, (rows.literal_value, lanes.literal_value)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word, size = ir.IntType(64), dtype.bitwidth // 8
+        element = context.get_value_type(dtype)
+        memory = cgutils.alloca_once(builder, ir.ArrayType(element, shape[0] * shape[1]))
+        memory.align = CACHE_LINE
+        builder.store(ir.Constant(memory.type.pointee, None), memory)
+        array = make_array(signature.return_type)(context, builder)
+        populate_array(
+            array,
+            data=builder.bitcast(memory, element.as_pointer()),
+            shape=[word(n) for n in shape],
+            strides=[word(shape[1] * size), word(size)],
+            itemsize=word(size),
+            meminfo=None,
+        )
+        return array._getvalue()
+
+    return types.Array(dtype, 2, "C")(like, rows, lanes), generate
+
+
+@intrinsic
+def sum_of_lanes(typing_context: Any, x: Any, row: Any, lanes: Any) -> Any:
+    """The sum of a row of `sums`, of a power of two of lanes: of its halves, of the halves of those, and so on."""
+    if not isinstance(lanes, types.IntegerLiteral):
+        return None
+    count = lanes.literal_value
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        lanes_ir = ir.VectorType(context.get_value_type(x.dtype), count)
+        data = make_array(x)(context, builder, args[0]).data
+        pointer = builder.gep(data, [builder.mul(args[1], args[1].type(count))])
+        total = builder.load(builder.bitcast(pointer, lanes_ir.as_pointer()), align=x.dtype.bitwidth // 8)
+        while total.type.count > 1:
+            half = total.type.count // 2
+            low, high = (ir.Constant(ir.VectorType(ir.IntType(32), half), list(range(i, i + half))) for i in (0, half))
+            total = builder.fadd(builder.shuffle_vector(total, total, low), builder.shuffle_vector(total, total, high))
+        return builder.extract_element(total, ir.IntType(32)(0))
+
+    return x.dtype(x, types.intp, lanes), generate
 
 
 @intrinsic

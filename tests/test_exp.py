@@ -89,7 +89,7 @@ def rounded(x):
     return (x + LARGE) - LARGE
 
 
-@jit(reassociate=True)
+@njit(error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
 def rounded_by_another(x):
     return rounded(x)
 

@@ -70,7 +70,8 @@ def test_a_failed_ligand_is_reported_and_skipped_and_finished_ones_are_not_repea
 def test_spawned_processes_share_the_ligands(files, tmp_path):
     rows = screen(*files, out=tmp_path / "out", workers=2, **TINY)
     assert [row["status"] for row in rows] == ["done", "failed", "done", "failed", "done"]
-    same = screen(*files, out=tmp_path / "same", workers=1, **TINY)  # spawned too: all load the same compiled code
+    with ThreadPoolExecutor(1) as engine:
+        same = screen(*files, out=tmp_path / "same", engine=engine, **TINY)
     assert [row.get("total") for row in rows] == [row.get("total") for row in same]
 
 

@@ -51,7 +51,7 @@ def bonded_part(x, terms, part, parts, energies, gradient):
     cmap_part(x, terms, part, parts, energies, gradient)
 
 
-@jit(reassociate=True)
+@jit
 def _bonds(x, atoms, table, first, last, gradient):
     total = 0.0
     for row in range(first, last):
@@ -59,7 +59,7 @@ def _bonds(x, atoms, table, first, last, gradient):
     return total
 
 
-@jit(reassociate=True)
+@jit
 def _spring(x, i, j, k, r0, gradient):
     """k (r - r0)^2"""
     v = difference(x, i, j)
@@ -71,7 +71,7 @@ def _spring(x, i, j, k, r0, gradient):
     return k * off * off
 
 
-@jit(reassociate=True)
+@jit
 def _angles(x, atoms, table, limit, first, last, gradient):
     real = x.dtype.type
     least = real(math.acos(limit))
@@ -93,7 +93,7 @@ def _angles(x, atoms, table, limit, first, last, gradient):
     return total
 
 
-@jit(reassociate=True)
+@jit
 def series(x, atoms, table, limit, first, last, gradient):
     """The energy of rows of sum A_n cos^n(phi)."""
     real = x.dtype.type
@@ -113,7 +113,7 @@ def series(x, atoms, table, limit, first, last, gradient):
     return total
 
 
-@jit(reassociate=True)
+@jit
 def _periodic(x, atoms, table, limit, signed, first, last, gradient):
     least = x.dtype.type(math.acos(limit))
     total = 0.0
@@ -127,7 +127,7 @@ def _periodic(x, atoms, table, limit, signed, first, last, gradient):
     return total
 
 
-@jit(reassociate=True)
+@jit
 def _impropers(x, atoms, table, limit, signed, first, last, gradient):
     real = x.dtype.type
     least, turn = real(math.acos(limit)), real(2 * math.pi)
@@ -143,7 +143,7 @@ def _impropers(x, atoms, table, limit, signed, first, last, gradient):
     return total
 
 
-@jit(reassociate=True)
+@jit
 def _phi(x, i, j, k, l, least, signed):  # noqa: E741
     """phi, and dphi/d(v12, v32, v43)."""
     if signed:
@@ -155,7 +155,7 @@ def _phi(x, i, j, k, l, least, signed):  # noqa: E741
     return phi, scaled(factor, at_12), scaled(factor, at_32), scaled(factor, at_43)
 
 
-@jit(reassociate=True)
+@jit
 def _pairs(x, atoms, table, first, last, gradient):
     lj, coulomb = 0.0, 0.0
     twelve, six = x.dtype.type(12), x.dtype.type(6)

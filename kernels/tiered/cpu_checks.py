@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from .._numba import jit, kernel
+from .._numba import jit, kernel, plus
 from .problem import Motion, Tree
 
 Array = np.ndarray[Any, Any]
@@ -58,10 +58,10 @@ def _places(positions, anchor, bonded, least, b):
     return fine
 
 
-@jit(reassociate=True)
+@jit
 def _finite(x):
     zero = x.dtype.type(0)
     total = zero
     for i in range(len(x)):
-        total += zero * x[i]  # NaN for NaN and Inf
+        total = plus(total, zero * x[i])  # NaN for NaN and Inf
     return total == zero

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 from .._numba import jit
+from .._vector import multiply_add
 from .problem import SHORTEST
 
 _SHORTEST_LENGTH_SQUARED, _SHORTEST_NORMAL_SQUARED = SHORTEST**2, SHORTEST**4
@@ -22,46 +23,47 @@ def part_of(table, part, parts):
     return part * count // parts, (part + 1) * count // parts
 
 
-@jit(reassociate=True)
+@jit
 def difference(x, i, j):
     return x[i, 0] - x[j, 0], x[i, 1] - x[j, 1], x[i, 2] - x[j, 2]
 
 
-@jit(reassociate=True)
+@jit
 def dot(a, b):
-    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+    return multiply_add(multiply_add(a[0] * b[0], a[1], b[1]), a[2], b[2])
 
 
-@jit(reassociate=True)
+@jit
 def cross(a, b):
-    return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
+    x, y, z = -(a[2] * b[1]), -(a[0] * b[2]), -(a[1] * b[0])
+    return multiply_add(x, a[1], b[2]), multiply_add(y, a[2], b[0]), multiply_add(z, a[0], b[1])
 
 
-@jit(reassociate=True)
+@jit
 def scaled(factor, a):
     return factor * a[0], factor * a[1], factor * a[2]
 
 
-@jit(reassociate=True)
+@jit
 def combined(p, a, q, b):
     """p a + q b"""
-    return p * a[0] + q * b[0], p * a[1] + q * b[1], p * a[2] + q * b[2]
+    return multiply_add(p * a[0], q, b[0]), multiply_add(p * a[1], q, b[1]), multiply_add(p * a[2], q, b[2])
 
 
-@jit(reassociate=True)
+@jit
 def add(gradient, i, factor, a):
-    gradient[i, 0] += factor * a[0]
-    gradient[i, 1] += factor * a[1]
-    gradient[i, 2] += factor * a[2]
+    gradient[i, 0] = multiply_add(gradient[i, 0], factor, a[0])
+    gradient[i, 1] = multiply_add(gradient[i, 1], factor, a[1])
+    gradient[i, 2] = multiply_add(gradient[i, 2], factor, a[2])
 
 
-@jit(reassociate=True)
+@jit
 def inverse_distance(x, v):
     """1 / |v|"""
     return _inverse_length(x, v, _SHORTEST_LENGTH_SQUARED)
 
 
-@jit(reassociate=True)
+@jit
 def angle(x, i, j, k):
     """cos(theta), sin(theta), and dcos(theta)/dx of i and of k; j has the opposite of their sum."""
     a, b = difference(x, i, j), difference(x, k, j)
@@ -72,7 +74,7 @@ def angle(x, i, j, k):
     return c, _sine(x, c, math.sqrt(dot(n, n))), at_i, at_k
 
 
-@jit(reassociate=True)
+@jit
 def cos_dihedral(x, i, j, k, l):  # noqa: E741
     """cos(phi), sin(phi) >= 0, and dcos(phi)/d(v12, v32, v43) as `add_dihedral` takes it."""
     v12, v32, v43, n1, n2, inverse_1, inverse_2 = _planes(x, i, j, k, l)
@@ -83,7 +85,7 @@ def cos_dihedral(x, i, j, k, l):  # noqa: E741
     return c, _sine(x, c, s), cross(v32, at_n1), (p[0] + q[0], p[1] + q[1], p[2] + q[2]), cross(v32, at_n2)
 
 
-@jit(reassociate=True)
+@jit
 def dihedral(x, i, j, k, l):  # noqa: E741
     """phi in [-pi, pi] with IUPAC's sign, and dphi/d(v12, v32, v43)."""
     real = x.dtype.type
@@ -96,7 +98,7 @@ def dihedral(x, i, j, k, l):  # noqa: E741
     return phi, at_12, combined(-p, at_12, -q, at_43), at_43
 
 
-@jit(reassociate=True)
+@jit
 def add_dihedral(gradient, i, j, k, l, slope, at_12, at_32, at_43):  # noqa: E741
     for axis in range(3):
         a, b, c = slope * at_12[axis], slope * at_32[axis], slope * at_43[axis]
@@ -106,7 +108,7 @@ def add_dihedral(gradient, i, j, k, l, slope, at_12, at_32, at_43):  # noqa: E74
         gradient[l, axis] += c
 
 
-@jit(reassociate=True)
+@jit
 def clamped(x, c, s, least):
     """The angle of a cosine and a sine in [least, pi - least], and whether it lay inside that range."""
     real = x.dtype.type
@@ -118,7 +120,7 @@ def clamped(x, c, s, least):
     return angle, s > 0
 
 
-@jit(reassociate=True)
+@jit
 def _planes(x, i, j, k, l):  # noqa: E741
     """v12, v32, v43, the normals v12 x v32 and v43 x v32, divided by their lengths, and 1 / lengths."""
     v12, v32, v43 = difference(x, i, j), difference(x, k, j), difference(x, l, k)
@@ -128,14 +130,14 @@ def _planes(x, i, j, k, l):  # noqa: E741
     return v12, v32, v43, scaled(inverse_1, n1), scaled(inverse_2, n2), inverse_1, inverse_2
 
 
-@jit(reassociate=True)
+@jit
 def _inverse_length(x, v, shortest_squared):
     real = x.dtype.type
     square, least = dot(v, v), real(shortest_squared)
     return real(1) / math.sqrt(least if square < least else square)  # NaN stays
 
 
-@jit(reassociate=True)
+@jit
 def _sine(x, c, precise):
     """The sine of a cosine; `precise` is so too unless atoms coincide, and has the digits that 1 - c^2 loses."""
     real = x.dtype.type

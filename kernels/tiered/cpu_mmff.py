@@ -31,7 +31,7 @@ def mmff_part(x, terms, part, parts, energies, gradient):
     energies[_MMFF] += total
 
 
-@jit(reassociate=True)
+@jit
 def _bonds(x, atoms, table, first, last, gradient):
     real = x.dtype.type
     one, two, six, cubic, quartic = real(1), real(2), real(6), real(7 / 3), real(28 / 3)
@@ -48,7 +48,7 @@ def _bonds(x, atoms, table, first, last, gradient):
     return total
 
 
-@jit(reassociate=True)
+@jit
 def _angles(x, atoms, table, first, last, gradient):
     """Bends and, where the angle is not linear, stretch-bends."""
     real = x.dtype.type
@@ -80,7 +80,7 @@ def _angles(x, atoms, table, first, last, gradient):
     return total
 
 
-@jit(reassociate=True)
+@jit
 def _planes(x, atoms, table, first, last, gradient):
     real = x.dtype.type
     zero, one, two, shortest = real(0), real(1), real(2), real(SHORTEST)
@@ -108,7 +108,7 @@ def _planes(x, atoms, table, first, last, gradient):
     return total
 
 
-@jit(reassociate=True)
+@jit
 def _pairs(x, atoms, table, first, last, gradient):
     """Buffered 14-7 and buffered Coulomb."""
     real = x.dtype.type

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from .._numba import jit
+from .._numba import jit, sum_of_lanes, sums
+from .._vector import multiply_add
 from .problem import SHORTEST
 
 RUN = 512
 """Columns whose contributions are added up in the arrays' own precision before float64 takes over."""
+
+LANES = 16
+"""Sums that are taken side by side, whatever the machine: the order is the same everywhere."""
 
 FARTHEST, BEYOND = 1e37, 1e38
 """Squared distances: no cutoff reaches further than the first, and excluded pairs are as far as the second."""
@@ -74,45 +78,65 @@ def pair_rows(columns, cells, pairs, first, last, bias, table, energies, gradien
         gradient[atom, 2] = gz
 
 
-@jit(estimate=True)
+@jit
 def _run(columns, repulsion, dispersion, bias, me, begin, end, pairs):
     """Sums over columns of lj, coulomb and the three components of the gradient of atom `me`."""
-    real = columns.dtype.type
     x, y, z, q = columns[0, begin:end], columns[1, begin:end], columns[2, begin:end], columns[3, begin:end]
     a, b, offset = repulsion[begin:end], dispersion[begin:end], bias[begin:end]
-    xi, yi, zi, qi = columns[0, me], columns[1, me], columns[2, me], columns[3, me]
-    shortest = real(SHORTEST * SHORTEST)
+    mine = columns[0, me], columns[1, me], columns[2, me], columns[3, me]
+    constants = _constants(pairs, columns.dtype.type)
+    total = sums(columns, 5, LANES)
+    whole = len(x) // LANES * LANES
+    for low in range(0, whole, LANES):
+        for lane in range(LANES):
+            j = np.uint64(low + lane)
+            _add(total, lane, mine, x[j], y[j], z[j], q[j], a[j], b[j], offset[j], constants)
+    for lane in range(len(x) - whole):
+        j = np.uint64(whole + lane)
+        _add(total, lane, mine, x[j], y[j], z[j], q[j], a[j], b[j], offset[j], constants)
+    lj, coulomb, gx = sum_of_lanes(total, 0, LANES), sum_of_lanes(total, 1, LANES), sum_of_lanes(total, 2, LANES)
+    return lj, coulomb, gx, sum_of_lanes(total, 3, LANES), sum_of_lanes(total, 4, LANES)
+
+
+@jit
+def _constants(pairs, real):
+    """The squared cutoffs, k_rf and c_rf."""
     lj_limit = real(min(pairs.lj_cutoff * pairs.lj_cutoff, FARTHEST))
     coulomb_limit = real(min(pairs.coulomb_cutoff * pairs.coulomb_cutoff, FARTHEST))
-    k_rf, c_rf = real(pairs.k_rf), real(pairs.c_rf)
-    zero, one, two, six = real(0), real(1), real(2), real(6)
-    lj = coulomb = gx = gy = gz = zero
-    for j in range(len(x)):
-        dx, dy, dz = xi - x[j], yi - y[j], zi - z[j]
-        square = dx * dx + dy * dy + dz * dz
-        if square < shortest:
-            square = shortest
-        square += offset[j]
-        inverse = one / np.sqrt(square)
-        w = inverse * inverse
-        w3 = w * w * w
-        attraction = b[j] * w3
-        repelled = a[j] * (w3 * w3)
-        if not square < lj_limit:
-            attraction = zero
-            repelled = zero
-        qq = qi * q[j]
-        if not square < coulomb_limit:
-            qq = zero
-            square = zero
-        over = qq * inverse
-        lj += repelled - attraction
-        coulomb += over + qq * (k_rf * square - c_rf)
-        slope = w * (six * (attraction - two * repelled) - over) + two * qq * k_rf
-        gx += slope * dx
-        gy += slope * dy
-        gz += slope * dz
-    return lj, coulomb, gx, gy, gz
+    return lj_limit, coulomb_limit, real(pairs.k_rf), real(pairs.c_rf)
+
+
+@jit
+def _add(total, lane, mine, x, y, z, q, a, b, offset, constants):
+    """Add what an atom has with a column to a lane of the five sums."""
+    lj_limit, coulomb_limit, k_rf, c_rf = constants
+    real = total.dtype.type
+    zero, one, two, six, shortest = real(0), real(1), real(2), real(6), real(SHORTEST * SHORTEST)
+    dx, dy, dz = mine[0] - x, mine[1] - y, mine[2] - z
+    square = multiply_add(multiply_add(dx * dx, dy, dy), dz, dz)
+    if square < shortest:
+        square = shortest
+    square += offset
+    inverse = one / np.sqrt(square)
+    w = inverse * inverse
+    w3 = w * w * w
+    attraction = b * w3
+    repelled = a * (w3 * w3)
+    if not square < lj_limit:
+        attraction = zero
+        repelled = zero
+    qq = mine[3] * q
+    if not square < coulomb_limit:
+        qq = zero
+        square = zero
+    over = qq * inverse
+    total[0, lane] += repelled - attraction
+    total[1, lane] += multiply_add(over, qq, multiply_add(-c_rf, k_rf, square))
+    slope = multiply_add(-over, six, multiply_add(attraction, -two, repelled))
+    slope = multiply_add(two * qq * k_rf, w, slope)
+    total[2, lane] += slope * dx
+    total[3, lane] += slope * dy
+    total[4, lane] += slope * dz
 
 
 @jit

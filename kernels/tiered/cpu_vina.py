@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from .._exp import exp
-from .._numba import jit
+from .._numba import jit, plus, sum_of_lanes, sums
 from .problem import SHORTEST
 
 BLOCK = 32
@@ -120,7 +120,7 @@ def _mark_place(place, terms, bias, rest_bias, value):
         rest_bias[low + slot] = value
 
 
-@jit(reassociate=True)
+@jit
 def _any_near(me, low, x, y, z, bias, constants):
     """Whether one of a block's places is within the cutoff, or has a distance that is NaN."""
     xi, yi, zi = me[0], me[1], me[2]
@@ -130,11 +130,11 @@ def _any_near(me, low, x, y, z, bias, constants):
     for j in range(np.uint64(low), np.uint64(low + BLOCK)):
         dx, dy, dz = xi - x[j], yi - y[j], zi - z[j]
         square = dx * dx + dy * dy + dz * dz + bias[j]
-        near += zero if square >= limit else one
+        near = plus(near, zero if square >= limit else one)
     return near > zero
 
 
-@jit(reassociate=True)
+@jit
 def _meet(me, low, x, y, z, bias, radius, hydrophobic, donor, acceptor, constants):
     """Sums over a block of the energy and of the gradient of the row's atom."""
     xi, yi, zi, ri, hydrophobic_i, donor_i, acceptor_i = me
@@ -143,8 +143,9 @@ def _meet(me, low, x, y, z, bias, radius, hydrophobic, donor, acceptor, constant
     zero, half, one, two, three, four, eight = real(0), real(0.5), real(1), real(2), real(3), real(4), real(8)
     onset, per_bond, shortest = real(1.5), real(1 / 0.7), real(SHORTEST * SHORTEST)
     greasy *= hydrophobic_i
-    energy = gx = gy = gz = zero
-    for j in range(np.uint64(low), np.uint64(low + BLOCK)):
+    total = sums(x, 4, BLOCK)
+    for lane in range(BLOCK):
+        j = np.uint64(low + lane)
         dx, dy, dz = xi - x[j], yi - y[j], zi - z[j]
         square = dx * dx + dy * dy + dz * dz + bias[j]
         here = zero if square >= limit else one
@@ -178,9 +179,8 @@ def _meet(me, low, x, y, z, bias, radius, hydrophobic, donor, acceptor, constant
         e += weight * (zero if ramp < zero else one if ramp > one else ramp)
         slope -= per_bond * (zero if ramp < zero else zero if ramp > one else weight)
 
-        energy += here * e
         slope *= here / r
-        gx += slope * dx
-        gy += slope * dy
-        gz += slope * dz
-    return energy, gx, gy, gz
+        total[0, lane] = here * e
+        total[1, lane], total[2, lane], total[3, lane] = slope * dx, slope * dy, slope * dz
+    energy, gx = sum_of_lanes(total, 0, BLOCK), sum_of_lanes(total, 1, BLOCK)
+    return energy, gx, sum_of_lanes(total, 2, BLOCK), sum_of_lanes(total, 3, BLOCK)

@@ -56,8 +56,7 @@ def generate(
         moves are left out of it); the path of a serialized OpenMM System, .xml, whose particles are exactly
         the atoms of the protein's file, water and hydrogens included, and then of the ligand; a `ForceField`;
         or a function of positions (B, N, 3) that returns a dict of (B,) terms and the gradient
-    seed : conformation i depends on `seed` and i alone: neither on `n` nor on `batch`; its last digits, where
-        kernels were compiled anew and not loaded from the cache, on that as well
+    seed : conformation i depends on `seed` and i alone: neither on `n` nor on `batch`
     schedule : the constants of the method; None for the published ones
     out : a file name that ends in .pdb, for what `Ensemble.write` writes, and for the state of the run in
         .npz beside it; None to write nothing

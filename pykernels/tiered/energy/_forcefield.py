@@ -205,8 +205,7 @@ class ForceField:
         (terms, gradient): a dict of (B,) float64 arrays in kcal/mol, whose ``["total"]`` is the sum; and
         (B, N, 3) of the dtype of `positions`, in kcal/mol/angstrom, also for fixed atoms. Without B where
         `positions` has none. Energies are accumulated in float64. A batch gives the bits of its members, on
-        any number of threads; processes that compiled the kernels apart, instead of loading them from the
-        cache, may differ in the last digits, as sums are reassociated.
+        any number of threads.
 
         Raises
         ------
