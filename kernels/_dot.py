@@ -53,7 +53,7 @@ def multiply_add(builder: Any, a: Any, b: Any, total: Any) -> Any:
     return _call(builder, f"llvm.fmuladd.v{VECTOR}f32", a, b, total)
 
 
-def _pairs(builder: Any, a: Any, b: Any, total: Any) -> Any:
+def multiply_add_pairs(builder: Any, a: Any, b: Any, total: Any) -> Any:
     lanes = ir.VectorType(BFloat(), 2 * VECTOR)
     a, b = builder.bitcast(a, lanes), builder.bitcast(b, lanes)
     return _call(builder, "llvm.x86.avx512bf16.dpbf16ps.512", total, a, b)
@@ -155,5 +155,5 @@ def _tile(columns: int, product: Any) -> Any:
 
 
 floats, floats_half = _tile(LANES, multiply_add), _tile(HALF, multiply_add)
-pairs, pairs_half = _tile(LANES, _pairs), _tile(HALF, _pairs)
+pairs, pairs_half = _tile(LANES, multiply_add_pairs), _tile(HALF, multiply_add_pairs)
 quads, quads_half = _tile(LANES, _quads), _tile(HALF, _quads)

@@ -225,6 +225,15 @@ def sum_of_lanes(typing_context: Any, x: Any, row: Any, lanes: Any) -> Any:
     return x.dtype(x, types.intp, lanes), generate
 
 
+def prefetch(builder: Any, data: Any, element: Any) -> None:
+    """Emit a request for the cache line of an element."""
+    byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+    declared = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+    function = cgutils.get_or_insert_function(builder.module, declared, "llvm.prefetch.p0i8")
+    place = builder.bitcast(builder.gep(data, [element]), byte)
+    builder.call(function, [place, word(0), word(2), word(1)])  # read, level 2, data
+
+
 @intrinsic
 def prefetch_lanes(typing_context: Any, x: Any, first: Any) -> Any:
     """Ask for the `LANES` elements of `x` from `first`, which may lie past the end, to come to cache.
@@ -234,12 +243,8 @@ def prefetch_lanes(typing_context: Any, x: Any, first: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         data = make_array(x)(context, builder, args[0]).data
-        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
-        declared = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
-        function = cgutils.get_or_insert_function(builder.module, declared, "llvm.prefetch.p0i8")
         for line in range(0, LANES, CACHE_LINE * 8 // x.dtype.bitwidth):
-            element = builder.gep(data, [builder.add(args[1], args[1].type(line))])
-            builder.call(function, [builder.bitcast(element, byte), word(0), word(2), word(1)])  # read, level 2, data
+            prefetch(builder, data, builder.add(args[1], args[1].type(line)))
         return context.get_dummy_value()
 
     return types.void(x, types.intp), generate

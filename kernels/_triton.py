@@ -53,6 +53,14 @@ def float32_constant(BITS: tl.constexpr):
 
 
 @triton.jit
+def e4m3fn_to_float16(code):
+    """Values of e4m3fn codes: the fields of the code as those of a float16, times the ratio of their biases."""
+    c = code.to(tl.uint16)
+    value = (((c & 0x80) << 8) | ((c & 0x7F) << 7)).to(tl.float16, bitcast=True) * 256.0
+    return tl.where((c & 0x7F) == 0x7F, float("nan"), value)
+
+
+@triton.jit
 def random_word(seed, index):
     """Word ``index % 4`` of the Philox4x32-10 block with counter ``index // 4`` (int64 tensor)."""
     w0, w1, w2, w3 = _philox(seed, index >> 2)

@@ -1,4 +1,4 @@
-"""Vector operations of the search kernels: widening of elements, comparison of scores, few dot products."""
+"""Vector operations of the search kernels: comparison of scores, few dot products."""
 
 from __future__ import annotations
 
@@ -10,70 +10,13 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .._dot import FLOAT, HALF, LANES, VECTOR, WORD, array_data, load_vector, multiply_add, splat, store_vector
+from .._widen import load_floats
 
 FEW, FEW_ROWS = 4, 4
 """Queries so few that a pass over the database takes them one by one, and the rows that it takes at a time."""
 
 _INDEX = ir.IntType(64)
-_WORDS, _FLOATS = ir.VectorType(WORD, VECTOR), ir.VectorType(FLOAT, VECTOR)
-_FLOAT8_NAN = 0x7F
-
-
-def _constant(value: int) -> Any:
-    return ir.Constant(_WORDS, [value] * VECTOR)
-
-
-def _floats(builder: Any, dtype: Any, data: Any, position: Any) -> Any:
-    """float32 of `VECTOR` elements: float32, float16 (int16), bfloat16 (uint16), int8 or e4m3fn (uint8)."""
-    x = load_vector(builder, data, position)
-    if dtype == types.float32:
-        return x
-    if dtype == types.int8:
-        return builder.sitofp(x, _FLOATS)
-    bits = builder.zext(x, _WORDS)
-    if dtype == types.uint16:
-        return builder.bitcast(builder.shl(bits, _constant(16)), _FLOATS)
-    if dtype == types.int16:
-        return _float16(builder, bits)
-    return _float8(builder, bits)
-
-
-def _scaled(builder: Any, bits: Any, sign: int, up: int, down: int, exponent: int) -> tuple[Any, Any]:
-    """The magnitude of a narrow float, and its value as float32 bits: moved `up`, times ``2 ** exponent``, signed."""
-    magnitude = builder.and_(bits, _constant(sign - 1))
-    small = builder.bitcast(builder.shl(magnitude, _constant(up)), _FLOATS)
-    scale = ir.Constant(_FLOATS, [2.0**exponent] * VECTOR)
-    signs = builder.shl(builder.and_(bits, _constant(sign)), _constant(down))
-    value = builder.bitcast(builder.fmul(small, scale), _WORDS)
-    return magnitude, builder.or_(value, signs)
-
-
-def _float8(builder: Any, bits: Any) -> Any:
-    magnitude, value = _scaled(builder, bits, 0x80, 20, 24, 120)
-    is_nan = builder.icmp_unsigned("==", magnitude, _constant(_FLOAT8_NAN))
-    return builder.bitcast(builder.select(is_nan, _constant(0x7FC00000), value), _FLOATS)
-
-
-def _float16(builder: Any, bits: Any) -> Any:
-    magnitude, value = _scaled(builder, bits, 0x8000, 13, 16, 112)
-    special = builder.icmp_unsigned(">=", magnitude, _constant(0x7C00))
-    return builder.bitcast(builder.select(special, builder.or_(value, _constant(0x7F800000)), value), _FLOATS)
-
-
-@intrinsic
-def widen(typing_context: Any, x: Any, first: Any, out: Any, at: Any) -> Any:
-    """Elements ``first : first + VECTOR`` of `x` as float32, or as bfloat16 (a uint16 `out`), where exact."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data, target = (array_data(context, builder, signature, args, i) for i in (0, 2))
-        value = _floats(builder, signature.args[0].dtype, data, args[1])
-        if signature.args[2].dtype == types.uint16:
-            bits = builder.lshr(builder.bitcast(value, _WORDS), _constant(16))
-            value = builder.trunc(bits, ir.VectorType(ir.IntType(16), VECTOR))
-        store_vector(builder, value, target, args[3])
-        return context.get_dummy_value()
-
-    return types.void(x, types.intp, out, types.intp), generate
+_FLOATS = ir.VectorType(FLOAT, VECTOR)
 
 
 def _products(count: int) -> Any:
@@ -98,7 +41,7 @@ def _products(count: int) -> Any:
             factor = load_vector(builder, query, builder.add(at, position))
             totals = []
             for row, total in zip(rows, sums, strict=True):
-                value = _floats(builder, signature.args[0].dtype, data, builder.add(row, position))
+                value = load_floats(builder, signature.args[0].dtype, data, builder.add(row, position))
                 totals.append(multiply_add(builder, value, factor, total))
                 total.add_incoming(ir.Constant(_FLOATS, None), entry)
                 total.add_incoming(totals[-1], body)

@@ -25,7 +25,8 @@ from .._dot import (
 )
 from .._numba import LANES as LANE_RUN
 from .._numba import jit, prefetch_lanes
-from .cpu_lanes import FEW, widen
+from .._widen import widen
+from .cpu_lanes import FEW
 
 Array = np.ndarray[Any, Any]
 FLOAT_STEP, PAIR_STEP, QUAD_STEP = np.dtype(np.float32), np.dtype(np.uint32), np.dtype(np.int32)

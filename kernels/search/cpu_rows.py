@@ -7,7 +7,8 @@ import numpy as np
 
 from .._dot import VECTOR
 from .._numba import jit, kernel
-from .cpu_lanes import one_product, widen
+from .._widen import widen
+from .cpu_lanes import one_product
 
 
 @jit

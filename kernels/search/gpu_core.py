@@ -12,7 +12,7 @@ import torch
 import triton
 import triton.language as tl
 
-from .._triton import INTERPRETED
+from .._triton import INTERPRETED, e4m3fn_to_float16
 
 WIDE = tl.constexpr(INTERPRETED)
 """The interpreter's matrix product does not know bfloat16, and takes float32 for it."""
@@ -37,14 +37,6 @@ def tile_of(x: torch.Tensor, M: int) -> Tile:
     M = min(M, 64 if D % 32 else 128)
     block = next((block for block in (128, 64, 32) if D % block == 0), 32)
     return Tile(M, 128, block, 8 if M >= 64 or D % 32 or x.dtype == torch.uint8 else 4, 2 if M >= 64 else 3)
-
-
-@triton.jit
-def e4m3fn_to_float16(code):
-    """Values of e4m3fn codes: the fields of the code as those of a float16, times the ratio of their biases."""
-    c = code.to(tl.uint16)
-    value = (((c & 0x80) << 8) | ((c & 0x7F) << 7)).to(tl.float16, bitcast=True) * 256.0
-    return tl.where((c & 0x7F) == 0x7F, float("nan"), value)
 
 
 @triton.jit
