@@ -50,6 +50,11 @@ def needs_gradient(x: Any) -> bool:
     return False
 
 
+def capturing(x: Array) -> bool:
+    """Whether work on the device of `x` is recorded for later, so that no value can be waited for."""
+    return False
+
+
 def device(x: Array) -> str:
     return "cpu"
 
@@ -74,8 +79,23 @@ def dense(x: Array) -> Array:
     return copy
 
 
+def is_strided(x: Array) -> bool:
+    """Whether launchers that take strides take `x` as it is: the last axis is contiguous, and none runs backwards."""
+    return x.strides[-1] == x.itemsize and min(x.strides) >= 0 and x.dtype.isnative
+
+
+def strided(x: Array, backend: str) -> Array:
+    """`x`, of one axis at least, as the launchers of a backend take it that take strides; a copy only if need be."""
+    return x if is_strided(x) else np.array(x, x.dtype.newbyteorder("="), order="C")
+
+
 def strides(x: Array) -> tuple[int, ...]:
     return x.strides
+
+
+def expand(x: Array, shape: tuple[int, ...]) -> Array:
+    """A view of `x` in the shape that it broadcasts to."""
+    return np.broadcast_to(x, shape)
 
 
 def permute(x: Array, axes: tuple[int, ...]) -> Array:

@@ -27,6 +27,8 @@ def operators(family: str) -> Any:
         from .search import _torch as module  # type: ignore[no-redef]
     elif family == "tiered":
         from .tiered import _torch as module  # type: ignore[no-redef]
+    elif family == "attention":
+        from .attention import _torch as module  # type: ignore[no-redef]
     else:
         from .topk import _torch as module  # type: ignore[no-redef]
     return module
@@ -34,6 +36,10 @@ def operators(family: str) -> Any:
 
 def needs_gradient(x: torch.Tensor) -> bool:
     return x.requires_grad and torch.is_grad_enabled()
+
+
+def capturing(x: torch.Tensor) -> bool:
+    return x.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 def device(x: torch.Tensor) -> str:
@@ -56,8 +62,24 @@ def dense(x: torch.Tensor) -> torch.Tensor:
     return x.contiguous()
 
 
+def is_strided(x: torch.Tensor) -> bool:
+    return x.stride(-1) == 1
+
+
+def strided(x: torch.Tensor, backend: str) -> Any:
+    if x.requires_grad:
+        x = x.detach()
+    if x.stride(-1) != 1:
+        x = x.clone(memory_format=torch.contiguous_format)
+    return x if backend == "gpu" else _numpy_view(x)
+
+
 def strides(x: torch.Tensor) -> tuple[int, ...]:
     return x.stride()
+
+
+def expand(x: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    return x.expand(shape)
 
 
 def permute(x: torch.Tensor, axes: tuple[int, ...]) -> torch.Tensor:

@@ -116,6 +116,27 @@ FAMILIES = {
             ),
             check_module="pykernels.tiered.checks",
         ),
+        Family(
+            name="attention",
+            summary="multi-query, grouped-query and halo attention, and caches of keys and values",
+            module="pykernels.attention",
+            functions=(
+                "attention",
+                "attention_varlen",
+                "merge",
+                "KVCache",
+                "decode",
+                "halo_attention",
+                "register_with_transformers",
+            ),
+            papers=(
+                Paper("Fast Transformer Decoding: One Write-Head is All You Need", "arXiv 1911.02150"),
+                Paper("GQA: Training Generalized Multi-Query Transformer Models", "arXiv 2305.13245"),
+                Paper("FlashAttention: Fast and Memory-Efficient Exact Attention", "arXiv 2205.14135"),
+                Paper("Scaling Local Self-Attention for Parameter Efficient Visual Backbones", "arXiv 2103.12731"),
+            ),
+            check_module="pykernels.attention.checks",
+        ),
     )
 }
 

@@ -24,3 +24,12 @@ def test_register_mesh():
     register = runpy.run_path(str(EXAMPLES / "register_mesh.py"))["register"]
     before, after = register()
     assert before > 0.5 and after < before / 3
+
+
+def test_generate():
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("transformers", minversion="5.4")
+    compare = runpy.run_path(str(EXAMPLES / "generate.py"))["compare"]
+    results = compare(width=64, heads=4, layers=1, prompt=16, new=8, batch=2)
+    for first, _, tokens in results.values():
+        assert first > 0 and tokens.shape == (2, 8) and torch.equal(tokens, results["eager"][2])

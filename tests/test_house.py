@@ -20,6 +20,7 @@ PACKAGE = Path(pykernels.__file__).parent
 DOCUMENTED = {
     "quant": ("_convert", "_quantize", "_tensor", "_matmul", "_delayed"),
     "topk": ("_topk", "_approx", "_plan", "_recall"),
+    "attention": ("_attention", "_varlen", "_merge", "_cache", "_decode", "_halo"),
     "tiered": ("_tiers", "_parameters", "_transform", "_descent", "_constants", "energy._forcefield"),
 }
 KERNELS = sorted((PACKAGE / "kernels").glob("**/*.py"))

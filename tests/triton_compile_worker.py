@@ -22,6 +22,11 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
+from pykernels.kernels.attention import gpu as attention
+from pykernels.kernels.attention.gpu_backward import attention_backward
+from pykernels.kernels.attention.gpu_halo import halo
+from pykernels.kernels.attention.gpu_halo_backward import halo_backward
+from pykernels.kernels.attention.problem import Cache, Gradients, Lengths, Scoring, Window
 from pykernels.kernels.fp8 import gpu
 from pykernels.kernels.fp8.formats import FORMATS, OVERFLOWS, ROUNDINGS, Recipe
 from pykernels.kernels.search import gpu as search
@@ -183,6 +188,60 @@ def launch_tiered(dealt: slice) -> None:
         tiered.energy(x, system, True, torch.zeros(2, len(TERMS), dtype=torch.float64), torch.zeros_like(x))
 
 
+def launch_attention(dealt: slice) -> None:
+    """Sizes of heads in blocks of rows, and caches in chunks; features and types take turns, the first four of each."""
+    first = ALL if dealt == ALL else slice(4)
+    half, wide = torch.float16, torch.float32
+    sizes = ((half, 256, 256), (half, 128, 128), (wide, 128, 64), (half, 192, 128), (half, 576, 512), (half, 64, 64))
+    for turn, (dtype, D, Dv) in list(enumerate(sizes))[first][dealt]:
+        q, k, v = (torch.zeros(1, heads, 256, width, dtype=dtype) for heads, width in ((4, D), (2, D), (2, Dv)))
+        scoring, lengths = Scoring(0.1, right=0), Lengths()
+        if turn % 3 == 0:
+            table = torch.zeros(1, 4, 256, 256)
+            scoring = Scoring(0.1, 30.0, 9, 0, False, torch.zeros(4), table, table > 0, torch.zeros(4))
+        elif turn % 3 == 2:
+            lengths = Lengths(*[torch.arange(0, 257, 64)] * 2, torch.zeros(4, dtype=torch.int64))
+        attention.attention(q, k, v, scoring, lengths, torch.zeros(1, 4, 256, Dv, dtype=dtype), torch.zeros(1, 4, 256))
+    stored = (torch.bfloat16, torch.int8, torch.uint8, torch.bfloat16, torch.float16, torch.int8, torch.uint8)
+    for turn, dtype in list(enumerate(stored))[first][dealt]:
+        q = torch.zeros(1, 16, 1 + turn, 128, dtype=dtype if dtype.is_floating_point else torch.bfloat16)
+        k, table = torch.zeros(9, 2, (16, 64)[turn % 2], 128, dtype=dtype), torch.zeros(1, 99, dtype=torch.int64)
+        scales = (None, None) if q.dtype == dtype else (torch.zeros(k.shape[:3]), torch.zeros(k.shape[:3]))
+        scoring = Scoring(0.1, right=0, sinks=torch.zeros(16) if turn % 2 else None)
+        cache = Cache(k, k, *scales, table, torch.zeros(1, dtype=torch.int64))
+        attention.decode(q, cache, scoring, torch.zeros_like(q), torch.zeros(q.shape[:3]))
+
+
+def launch_attention_backward(dealt: slice) -> None:
+    """Plain, ragged, and with everything that a logit can have; types take turns."""
+    cases = ((torch.bfloat16, 128, "plain"), (torch.float16, 64, "all"), (torch.float32, 64, "ragged"))
+    for dtype, D, kind in list(cases)[dealt]:
+        q, k, lse = (
+            torch.zeros(1, 4, 256, D, dtype=dtype),
+            torch.zeros(1, 2, 256, D, dtype=dtype),
+            torch.zeros(1, 4, 256),
+        )
+        scoring, starts, bias = Scoring(0.1, right=0), None, None
+        if kind == "all":
+            bias, mask = torch.zeros(1, 1, 256, 256), torch.zeros(1, 1, 1, 256, dtype=torch.bool)
+            whole = bias.expand(1, 4, 256, 256), mask.expand(1, 4, 256, 256)
+            scoring = Scoring(0.1, 30.0, 9, 0, False, torch.zeros(4), *whole)
+        elif kind == "ragged":
+            starts = torch.arange(0, 257, 64)
+        grads = Gradients(q, k, k, bias)
+        attention_backward(q, lse, q, k, k, q, lse, scoring, Lengths(starts, starts), grads)
+
+
+def launch_halo(dealt: slice) -> None:
+    """Images forward and backward, with tables of both axes; types and sizes take turns."""
+    cases = ((torch.bfloat16, 64, 8, 3), (torch.float16, 32, 14, 2), (torch.float32, 32, 8, 3))
+    for dtype, D, block, reach in list(cases)[dealt]:
+        x, lse = torch.zeros(1, 2, 32, 32, D, dtype=dtype), torch.zeros(1, 2, 32, 32)
+        table, window = torch.zeros(2 * (block + reach) - 1, D, dtype=dtype), Window(block, reach)
+        halo(x, x, x, table, table, window, 0.1, x, lse)
+        halo_backward(x, x, x, x, table, table, window, 0.1, x, lse, x, x, x, table, table)
+
+
 def spills(kernel: Any) -> int | None:
     """Bytes of local memory that a kernel spills to; None where the tool is absent."""
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
@@ -204,6 +263,9 @@ def main(name: str, *options: str) -> None:
     launch_topk(dealt)
     launch_search(dealt)
     launch_tiered(dealt)
+    launch_attention(dealt)
+    launch_attention_backward(dealt)
+    launch_halo(dealt)
     if not kernels:
         sys.exit("no kernel was launched")
     shared = max(kernel.metadata.shared for kernel in kernels.values())
