@@ -22,6 +22,7 @@ _STUDIES = {
     "fp8": "pykernels.bench.real",
     "search": "pykernels.bench.real_search",
     "tiered": "pykernels.bench.real_tiered",
+    "attention": "pykernels.bench.attention_table1",
 }
 """Modules whose ``study(quick, progress)`` measures a family on real data."""
 
