@@ -31,8 +31,8 @@ from .cpu_lanes import FIELDS, QUERY_AT, QUERY_HEAD, describe, name_keys, name_s
 from .cpu_operands import pair_weights
 from .cpu_problem import DIM, GROUP, QUERIES, VALUE_DIM
 from .cpu_rows import finish
-from .cpu_scores import bound, logits, scale_keys
-from .cpu_softmax import exponentials, raise_maxima
+from .cpu_scores import bound, logits
+from .cpu_softmax import exponentials, raise_maxima, scale_keys
 
 SPLIT = 1024
 BLOCK = 64
@@ -84,8 +84,7 @@ def _attend(places, rules, task, highest, total, sums):
         after = min(BLOCK, high - then)
         name_keys(sequences, sizes, table, n, h, then, after, BLOCK, k_offsets[BLOCK:], v_offsets[BLOCK:])
         for j in range(0, count, KEYS):
-            for key in range(BLOCK + j, BLOCK + j + KEYS):
-                fetch(places.k, k_offsets[key], dim)
+            fetch(places.k, k_offsets[BLOCK + j :], KEYS, dim)
             for row in range(0, rows, ROWS):
                 dots(q, row * dim, dim, places.k, k_offsets, j, dim, s)
         if places.k_scale.size:
@@ -102,10 +101,11 @@ def _attend(places, rules, task, highest, total, sums):
 
 
 @jit
-def fetch(x, at, dim):
-    """Ask for a row of the next block: the hardware does not foresee reads from several rows in turn."""
-    for d in range(0, dim, LANES):
-        prefetch_lanes(x, at + d)
+def fetch(x, offsets, count, dim):
+    """Ask for rows of the next block: the hardware does not foresee reads from several rows in turn."""
+    for j in range(count):
+        for d in range(0, dim, LANES):
+            prefetch_lanes(x, offsets[j] + d)
 
 
 @jit
@@ -150,7 +150,10 @@ def _merge(places, rules, head, highest, total, sums):
                 weight += np.float64(total[part, lane]) * factor
                 for d in range(value_dim):
                     whole[d] += sums[part, lane * value_dim + d] * factor
-        finish(places, rules, n, h, lane, lanes, whole, 1, most, weight)
+        sound = True
+        for d in range(value_dim):
+            sound = sound and abs(whole[d]) < np.inf
+        finish(places, rules, n, h, lane, lanes, whole, 1, sound, most, weight)
 
 
 def rows_of(q, dim, lanes):

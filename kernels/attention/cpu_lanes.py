@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from .._numba import jit
 from .cpu_problem import (
     BASE,
@@ -69,24 +67,35 @@ def reach(lanes, found):
 @jit
 def name_keys(sequences, sizes, table, n, h, first, count, room, k_offsets, v_offsets):
     """Where keys and values of `count` > 0 tokens from `first` begin; up to `room`, the last is repeated."""
-    k_at = sequences[n, BASE + K] + h * sizes[HEAD + K]
-    v_at = sequences[n, BASE + V] + h * sizes[HEAD + V]
-    last = first + count - 1
-    for j in range(room):
-        token = min(first + j, last)
-        k_page, v_page = np.int64(0), np.int64(0)
+    k_head = sequences[n, BASE + K] + h * sizes[HEAD + K]
+    v_head = sequences[n, BASE + V] + h * sizes[HEAD + V]
+    k_step, v_step = sizes[TOKEN + K], sizes[TOKEN + V]
+    j = 0
+    while j < count:
+        token, run = first + j, count - j
+        k_at, v_at = k_head, v_head
         if table.size:
             number = token // sizes[PAGE_TOKENS]
             token -= number * sizes[PAGE_TOKENS]
-            k_page, v_page = table[n, number] * sizes[PAGE + K], table[n, number] * sizes[PAGE + V]
-        k_offsets[j] = k_page + k_at + token * sizes[TOKEN + K]
-        v_offsets[j] = v_page + v_at + token * sizes[TOKEN + V]
+            run = min(run, sizes[PAGE_TOKENS] - token)
+            k_at, v_at = k_head + table[n, number] * sizes[PAGE + K], v_head + table[n, number] * sizes[PAGE + V]
+        for i in range(run):
+            k_offsets[j + i] = k_at + (token + i) * k_step
+            v_offsets[j + i] = v_at + (token + i) * v_step
+        j += run
+    for j in range(count, room):
+        k_offsets[j], v_offsets[j] = k_offsets[count - 1], v_offsets[count - 1]
 
 
 @jit
 def name_scales(sizes, table, scales, n, h, first, count, factors):
     """The scales of `count` tokens."""
-    for j in range(count):
+    j = 0
+    while j < count:
         number = (first + j) // sizes[PAGE_TOKENS]
         token = first + j - number * sizes[PAGE_TOKENS]
-        factors[j] = scales[(table[n, number] * sizes[KV_HEADS] + h) * sizes[PAGE_TOKENS] + token]
+        at = (table[n, number] * sizes[KV_HEADS] + h) * sizes[PAGE_TOKENS] + token
+        run = min(count - j, sizes[PAGE_TOKENS] - token)
+        for i in range(run):
+            factors[j + i] = scales[at + i]
+        j += run

@@ -34,16 +34,17 @@ def _attend_head(places, rules, n, h):
 
 
 @jit
-def finish(places, rules, n, h, lane, lanes, sums, step, most, weight):
-    """Output and lse of a lane from its sums of values, `step` apart, and of weights relative to exp(most)."""
+def finish(places, rules, n, h, lane, lanes, sums, step, sound, most, weight):
+    """Output and lse of a lane from its sums of values, `step` apart, and of weights relative to exp(most).
+
+    By the definition of the row, if they are not `sound`: not all finite.
+    """
     per = np.float32(1 / weight) if weight != 0 else np.float32(0)
-    sound = weight == weight
+    at = lanes[OUT_AT, lane]
     for d in range(places.sizes[VALUE_DIM]):
-        value = sums[d * step] * per
-        sound = sound and abs(value) < np.inf
-        put(places.out, lanes[OUT_AT, lane] + d, value)
+        put(places.out, at + d, sums[d * step] * per)
     places.lse[lanes[LSE_AT, lane]] = most + math.log(weight) if weight != 0 else -np.inf
-    if not sound:
+    if not sound or weight != weight:
         attend_row(places, rules, n, h, lane, lanes)
 
 

@@ -65,15 +65,6 @@ def _add_slopes(slopes, s, width, first, count, lanes):
             s[j * width + lane] -= slope * abs(first + j - position)
 
 
-@jit
-def scale_keys(s, width, count, factors):
-    """Multiply what belongs to key j by its factor."""
-    for j in range(count):
-        row = s[j * width : (j + 1) * width]
-        for lane in range(width):
-            row[lane] *= factors[j]
-
-
 def tanh(x):
     """tanh in the type of x; off by less than 4 ulp in float32. For jitted code."""
     raise NotImplementedError

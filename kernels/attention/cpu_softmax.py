@@ -14,7 +14,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .._dot import FLOAT, VECTOR, WORD, array_data, load_vector, multiply_add, store_vector
+from .._dot import FLOAT, VECTOR, WORD, array_data, load_vector, multiply_add, splat, store_vector
 
 _LANES, _WORDS = ir.VectorType(FLOAT, VECTOR), ir.VectorType(WORD, VECTOR)
 _TERMS = 8
@@ -51,6 +51,22 @@ def exponential(builder: Any, x: Any) -> Any:
     scaled = builder.add(builder.bitcast(y, _WORDS), builder.shl(power, _words(23)))
     result = builder.select(inside, builder.bitcast(scaled, _LANES), _constant(0))
     return builder.select(builder.fcmp_unordered("uno", t, t), t, result)
+
+
+@intrinsic
+def scale_keys(typing_context: Any, s: Any, row: Any, keys: Any, factors: Any) -> Any:
+    """The first columns of s, those of key j times ``factors[j]``."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        s_data, factor_data = (array_data(context, builder, signature, args, i) for i in (0, 3))
+        _, row, keys, _ = args
+        with cgutils.for_range(builder, keys) as loop:
+            place = builder.mul(loop.index, row)
+            factor = splat(builder, builder.load(builder.gep(factor_data, [loop.index])))
+            store_vector(builder, builder.fmul(load_vector(builder, s_data, place), factor), s_data, place)
+        return context.get_dummy_value()
+
+    return types.void(s, types.intp, types.intp, factors), generate
 
 
 @intrinsic

@@ -11,7 +11,7 @@ import numba
 import numpy as np
 
 from .._dot import VECTOR
-from .._numba import jit, kernel
+from .._numba import bits_from_float32, jit, kernel
 from .cpu_lanes import FIELDS, QUERY_HEAD, describe, name_keys, reach
 from .cpu_operands import add_values, operands, pack, prepare, score
 from .cpu_problem import DIM, GROUP, KEYS, QUERIES, VALUE_DIM
@@ -27,6 +27,7 @@ PANELS = 4
 """Panels of a task at most, which share blocks of keys from the second cache."""
 
 f32 = np.float32
+_INFINITY = np.uint32(0x7F800000)
 
 
 @kernel
@@ -106,6 +107,11 @@ def _soften(s, count, highest, total, out):
 
 @jit
 def _conclude(places, rules, n, h, count, lanes, highest, total, out):
+    unsound = np.zeros(LANES, np.uint32)
+    for d in range(len(out) // LANES):
+        row = out[d * LANES : (d + 1) * LANES]
+        for lane in range(LANES):
+            unsound[lane] |= bits_from_float32(abs(row[lane])) >= _INFINITY
     for lane in range(count):
         most, weight = np.float64(highest[lane]), np.float64(total[lane])
         if rules.sinks.size:
@@ -117,4 +123,4 @@ def _conclude(places, rules, n, h, count, lanes, highest, total, out):
                     out[d * LANES + lane] *= f32(known)
                 most = sink
             weight += math.exp(sink - most) if most > -np.inf else 0.0
-        finish(places, rules, n, h, lane, lanes, out[lane:], LANES, most, weight)
+        finish(places, rules, n, h, lane, lanes, out[lane:], LANES, unsound[lane] == 0, most, weight)
