@@ -42,6 +42,25 @@ def namespace(x: Any) -> tuple[Any, Any]:
     return np.asarray(x), _SELF
 
 
+def library(x: Any) -> Any:
+    """NumPy or torch, whichever launcher arguments are of."""
+    return np if isinstance(x, np.ndarray) else namespace(x)[1].torch
+
+
+def like(device: Any) -> Any:
+    """An empty array of the kind that lives on `device`: a NumPy array for None."""
+    if device is None:
+        return np.empty(0, np.float32)
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        raise NotImplementedError(f"device={device!r} needs torch, which is not installed here") from error
+    try:
+        return torch.empty(0, device=device)
+    except (RuntimeError, TypeError, AssertionError) as error:
+        raise ValueError(f"device={device!r}: expected a torch device of this machine, or None: {error}") from None
+
+
 def tracing() -> bool:
     return False
 

@@ -6,7 +6,11 @@ from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
+
 from . import _arrays
+
+INT64_MAX = int(np.iinfo(np.int64).max)
 
 
 def choice(name: str, value: Any, accepted: Iterable[str]) -> Any:
@@ -36,6 +40,21 @@ def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
         accepted = f"at least {low}" if high is None else f"from {low} to {high}"
         raise ValueError(f"{name}={value!r}: expected an integer {accepted}")
     return number
+
+
+def integers(name: str, ids: Any) -> np.ndarray[Any, Any]:
+    """`ids` as a vector of int64."""
+    value, kind = _arrays.namespace(ids)
+    given = np.asarray(kind.to_numpy(value))
+    if given.size == 0 and isinstance(ids, (list, tuple)):
+        given = given.astype(np.int64)
+    if given.dtype.kind not in "iu":
+        raise TypeError(f"{name} has dtype {given.dtype.name}: expected integers")
+    if given.ndim != 1:
+        raise ValueError(f"{name} has shape {given.shape}: expected (n,)")
+    if given.dtype.kind == "u" and given.size and given.max() > INT64_MAX:
+        raise ValueError(f"{name} has {given.max()}: expected integers below 2**63")
+    return given.astype(np.int64)
 
 
 def recall_target(value: Any) -> float:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from .. import _options
+from .._options import integers
 from ..kernels.attention.problem import Cache
-from ..search._rows import integers
 from ._mirror import Mirror
 from ._opaque import opaque
 from ._pages import PageTable

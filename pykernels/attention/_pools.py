@@ -7,10 +7,8 @@ from typing import Any
 import numpy as np
 
 from .. import _arrays, _options
-from .._arrays import namespace
+from .._arrays import library, like, namespace
 from ..quant import decode, encode
-from ..search._rows import like
-from ..search._vectors import library
 
 Array = np.ndarray[Any, Any]
 

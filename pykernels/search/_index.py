@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import _options
+from .. import _arrays, _options
 from .._arrays import namespace
 from .._dispatch import choose_backend
 from . import _index_search, _metric, _rows
@@ -69,7 +69,7 @@ class Index:
         self.metric: str = _options.choice("metric", metric, METRICS)
         self.dtype: str = _options.choice("dtype", dtype, _rows.DTYPES)
         self.device = device
-        self._like = _rows.like(device)
+        self._like = _arrays.like(device)
         self._lock = Lock()
         self._centre: Any = None
         none = np.zeros((0, self.dim), np.float32)

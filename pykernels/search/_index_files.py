@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import _arrays
 from .._arrays import dtype_of
 from ..quant._files import _safetensors as safetensors
 from . import _rows
@@ -46,7 +47,7 @@ def load(path: str | os.PathLike[str], device: Any) -> Index:
     with open(path, "rb"):  # a file that cannot be opened is an OSError
         pass
     parts, metadata = _read(os.fspath(path))
-    _rows.like(device)  # refused under its own name
+    _arrays.like(device)  # refused under its own name
     try:
         return _index(parts, metadata, device)
     except (KeyError, TypeError, ValueError, RecursionError) as error:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from .. import _options
-from .._arrays import namespace
+from .._arrays import library, namespace
 from . import _metric, _rows, _stages
 from ._metric import Ranking
 from ._rows import home
 from ._stages import Job
 from ._table import View
-from ._vectors import Vectors, library
+from ._vectors import Vectors
 
 
 class Kept(NamedTuple):
@@ -85,7 +85,7 @@ def allowed(view: View, mask: Any, allowed_ids: Any, queries: int) -> tuple[Any,
             )
         flags, each = (home(mask, like), None) if mask.ndim == 1 else (None, _spread(view, home(mask, like)))
     if allowed_ids is not None:
-        wanted = home(_rows.integers("allowed_ids", allowed_ids), like)
+        wanted = home(_options.integers("allowed_ids", allowed_ids), like)
         named = library(like).isin(view.column("ids"), wanted)
         flags = named if flags is None else flags & named
     if flags is None:

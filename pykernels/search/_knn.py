@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from .. import _options
-from .._arrays import namespace
+from .._arrays import library, namespace
 from .._dispatch import choose_backend
 from . import _metric, _stages
 from ._results import check_out_pair, deliver
-from ._vectors import FLOATS, Vectors, check_pair, library, vectors
+from ._vectors import FLOATS, Vectors, check_pair, vectors
 
 WORKSPACE = 64 << 20
 SMALLEST_WORKSPACE = 1 << 20

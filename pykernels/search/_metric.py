@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._arrays import namespace
+from .._arrays import library, namespace
 from .._dispatch import launcher
-from ._vectors import library
 
 METRICS = ("ip", "l2", "cosine")
 

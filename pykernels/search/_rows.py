@@ -7,34 +7,19 @@ from typing import Any
 import numpy as np
 
 from .. import _arrays, _options
-from .._arrays import namespace
+from .._arrays import library, namespace
 from .._dispatch import choose_backend
 from ..quant import amax, decode, quantize
 from . import _metric
-from ._vectors import library
 
 Array = np.ndarray[Any, Any]
 
 DTYPES = ("float32", "float16", "bfloat16", "int8", "e4m3fn")
 QUANTIZED = ("int8", "e4m3fn")
-ID_LIMIT = int(np.iinfo(np.int64).max)
+ID_LIMIT = _options.INT64_MAX
 
 _INT8_MAX = 127
 _SMALLEST_SCALE = 2.0**-126
-
-
-def like(device: Any) -> Any:
-    """An empty array of the kind that an index on `device` keeps."""
-    if device is None:
-        return np.empty(0, np.float32)
-    try:
-        import torch
-    except ModuleNotFoundError as error:
-        raise NotImplementedError(f"device={device!r} needs torch, which is not installed here") from error
-    try:
-        return torch.empty(0, device=device)
-    except (RuntimeError, TypeError, AssertionError) as error:
-        raise ValueError(f"device={device!r}: expected a torch device of this machine, or None: {error}") from None
 
 
 def home(x: Any, like: Any) -> Any:
@@ -121,24 +106,9 @@ def check_vectors(vectors: Any, dim: int, name: str = "vectors") -> Any:
     return x
 
 
-def integers(name: str, ids: Any) -> Array:
-    """`ids` as a vector of int64."""
-    value, kind = namespace(ids)
-    given = np.asarray(kind.to_numpy(value))
-    if given.size == 0 and isinstance(ids, (list, tuple)):
-        given = given.astype(np.int64)
-    if given.dtype.kind not in "iu":
-        raise TypeError(f"{name} has dtype {given.dtype.name}: expected integers")
-    if given.ndim != 1:
-        raise ValueError(f"{name} has shape {given.shape}: expected (n,)")
-    if given.dtype.kind == "u" and given.size and given.max() > ID_LIMIT:
-        raise ValueError(f"{name} has {given.max()}: expected integers below 2**63")
-    return given.astype(np.int64)
-
-
 def distinct_ids(ids: Any, count: int | None = None) -> Array:
     """`ids` as a vector of `count` int64 in [0, 2**63), without repetition."""
-    given = integers("ids", ids)
+    given = _options.integers("ids", ids)
     if count not in (None, len(given)):
         raise ValueError(f"ids has shape {given.shape}: expected ({count},), one for each vector")
     if given.min(initial=0) < 0:

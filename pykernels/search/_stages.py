@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from .._arrays import namespace
+from .._arrays import library, namespace
 from .._dispatch import launcher
 from ..quant import quantize
 from . import _metric
 from ._metric import Ranking
-from ._vectors import FLOATS, Vectors, library, widened
+from ._vectors import FLOATS, Vectors, widened
 
 SPARE = 16
 """Candidates beyond k for "l2", whose ranking score is rounded relative to squared lengths, not to distances."""

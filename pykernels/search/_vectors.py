@@ -5,10 +5,8 @@ from __future__ import annotations
 from math import prod
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from .. import _options
-from .._arrays import namespace
+from .._arrays import library, namespace
 from ..quant import QuantizedTensor, decode
 
 FLOATS = ("float32", "float16", "bfloat16")
@@ -100,11 +98,6 @@ def widened(x: Any, dtype: str, backend: str) -> Any:
     """Launcher arguments, uint8 for codes of e4m3fn, as floating-point values: exact for codes in every dtype."""
     kind = namespace(x)[1]
     return decode(x, dtype, format="e4m3fn", backend=backend) if kind.dtype_name(x) == "uint8" else kind.cast(x, dtype)
-
-
-def library(x: Any) -> Any:
-    """NumPy or torch, whichever launcher arguments are of."""
-    return np if isinstance(x, np.ndarray) else namespace(x)[1].torch
 
 
 def on_host(name: str, x: Any, dtypes: tuple[str, ...]) -> Any:
