@@ -41,6 +41,7 @@ def polymer(
     charge = draw.normal(0, 0.3, len(positions))
     across = _lengths(positions, angles[:, ::2])
     plain = len(angles) // 64
+    strained = np.minimum(np.degrees(theta) + 2, 180)
     stiffness = np.full(len(angles), 50.0)
     urey_bradley = np.stack([stiffness, np.degrees(theta), stiffness / 10, across + 0.02], 1)
     return {
@@ -56,7 +57,7 @@ def polymer(
         "bond_harmonic_index": np.arange(len(bonds)),
         "bond_harmonic": np.stack([np.full(len(bonds), 300.0), r + 0.02 * draw.standard_normal(len(bonds))], 1),
         "angle_harmonic_index": np.arange(plain),
-        "angle_harmonic": np.stack([np.full(plain, 50.0), np.degrees(theta[:plain]) + 2], 1),
+        "angle_harmonic": np.stack([np.full(plain, 50.0), strained[:plain]], 1),
         "angle_charmm_index": np.arange(plain, len(angles)),
         "angle_charmm": urey_bradley[plain:],
         "dihedral_multi_index": np.arange(len(dihedrals)),

@@ -52,6 +52,8 @@ def test_polymer_has_the_size_of_the_published_complex():
     draw = np.random.default_rng(0).integers(0, len(positions), (20_000, 2))
     apart = np.linalg.norm(positions[draw[:, 0]] - positions[draw[:, 1]], axis=1)
     assert apart[draw[:, 0] != draw[:, 1]].min() > 0.9
+    for name in ("angle_harmonic", "angle_charmm"):
+        assert arrays[name][:, 1].min() >= 0 and arrays[name][:, 1].max() <= 180  # OpenMM takes no others
 
 
 def test_ends_of_dihedrals_are_not_excluded():
