@@ -155,7 +155,7 @@ def test_a_batch_has_the_bits_of_its_members_whatever_the_threads(shape, dtype):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_ragged_batches_have_the_bits_of_their_sequences(dtype):
-    queries, keys = (0, 1, 1, 8, 70), (0, 9, 20, 20, 150)
+    queries, keys = (0, 0, 1, 1, 8, 70), (0, 4, 9, 20, 20, 150)
     rng = np.random.default_rng(0)
     q, k, v = (
         rng.standard_normal(size, np.float32).astype(cases.DTYPES[dtype])
@@ -164,10 +164,10 @@ def test_ragged_batches_have_the_bits_of_their_sequences(dtype):
     sinks = rng.standard_normal(4).astype(np.float32)
     options = {"causal": True, "window": (30, 0), "sinks": sinks}
     out, lse = attention_varlen(q, k, v, queries, keys, **options, return_lse=True)
-    counts = np.array([3, 11, 0, 100])
+    counts = np.array([2, 3, 11, 0, 100])
     cut = attention_varlen(q, k, v, queries, keys, **options, kv_lengths=counts)
     assert (out.shape, lse.shape, out.flags.c_contiguous) == ((70, 4, 32), (4, 70), True)
-    for n in range(4):
+    for n in range(5):
         mine, theirs = slice(*queries[n : n + 2]), slice(*keys[n : n + 2])
         one = [x.transpose(1, 0, 2)[None] for x in (q[mine], k[theirs], v[theirs])]
         alone, log = attention(*one, **options, return_lse=True)

@@ -71,6 +71,8 @@ def per_head(heads):
 
 GRID = {  # storage, q, Hkv, G, T, D, Dv, options
     "multi-query": ("float32", "float32", 1, 16, 1, 128, 128, {}),
+    "multi-query, 17": ("float32", "float32", 1, 17, 1, 64, 64, {"sinks": per_head(17)}),
+    "multi-query, 48": ("bfloat16", "bfloat16", 1, 48, 1, 128, 128, {}),
     "grouped": ("float32", "float32", 2, 8, 2, 64, 64, {"window": (20, 0), "sinks": per_head(16)}),
     "multi-head": ("float32", "float32", 3, 1, 5, 40, 24, {"softcap": 1.5, "slopes": 0.1 * per_head(3)}),
     "of one number": ("float32", "float32", 2, 3, 2, 1, 3, {"scale": 0.7, "causal": False}),

@@ -10,7 +10,7 @@ import numpy as np
 
 from .._dot import PAIRS, VECTOR
 from .cpu_backward import attention_backward as attention_backward
-from .cpu_few import SPLIT, attend_splits, merge_splits
+from .cpu_few import MOST, SPLIT, attend_splits, merge_splits
 from .cpu_few_product import WIDTH
 from .cpu_halo import halo as halo
 from .cpu_halo_backward import halo_backward as halo_backward
@@ -23,8 +23,8 @@ from .cpu_problem import (
     VALUE_DIM,
     Places,
     cached,
+    is_regular,
     places,
-    readable,
     rules,
     widened,
 )
@@ -41,13 +41,13 @@ def attention(q: Array, k: Array, v: Array, scoring: Scoring, lengths: Lengths, 
     """Attention of all sequences and heads into `out`, and the logarithms of the denominators into `lse`."""
     if lse.size == 0:
         return
-    q, k, v = (readable(x) for x in (q, k, v))
     if lengths.cu_q is None:
         _attend_some(q, k, v, scoring, lengths, out, lse, _few(q, k, v, q.shape[2]), None)
         return
-    few = np.array([_few(q, k, v, count) for count in np.diff(lengths.cu_q).tolist()], bool)
+    counts = np.diff(lengths.cu_q)
+    few = np.array([_few(q, k, v, count) for count in counts.tolist()], bool)
     for kind in (True, False):
-        some = np.flatnonzero(few == kind)
+        some = np.flatnonzero((few == kind) & (counts > 0))
         if len(some):
             _attend_some(q, k, v, scoring, lengths, out, lse, kind, some)
 
@@ -73,7 +73,6 @@ def decode(q: Array, cache: Cache, scoring: Scoring, out: Array, lse: Array) -> 
     """Attention of `q` (N, Hq, T, D), the last tokens of N sequences, to all keys of each."""
     if lse.size == 0:
         return
-    q = readable(q)
     few = _few(q, cache.k, cache.v, q.shape[2])
     if not _in_pairs(q, cache.k, cache.v, few):
         q = q.astype(np.float32, copy=False)
@@ -89,7 +88,7 @@ def _few(q: Array, k: Array, v: Array, queries: int) -> bool:
     """Whether rows are so few that keys are read once for them, of sizes that this is done for."""
     rows = queries * q.shape[1] // k.shape[1]
     whole = q.shape[3] % VECTOR == 0 and v.shape[3] % VECTOR == 0
-    return rows <= WIDTH and whole and q.dtype != np.float64
+    return rows <= MOST and whole and q.dtype != np.float64
 
 
 def _in_pairs(q: Array, k: Array, v: Array, few: bool) -> bool:
@@ -102,7 +101,7 @@ def _in_pairs(q: Array, k: Array, v: Array, few: bool) -> bool:
 
 def _target(q: Array, out: Array) -> Array:
     """Where kernels write: `out`, or, where it is not of the type of `q` or its strides do not do, memory for it."""
-    return out if q.dtype == out.dtype and readable(out) is out else np.empty(out.shape, q.dtype)
+    return out if q.dtype == out.dtype and is_regular(out) else np.empty(out.shape, q.dtype)
 
 
 def _attend(given: Places, scoring: Scoring, few: bool) -> None:
@@ -118,8 +117,9 @@ def _attend(given: Places, scoring: Scoring, few: bool) -> None:
     if few:
         parts = np.maximum(1, -(-keys // SPLIT))
         tasks = tasks_of(parts, heads)
-        highest, total = np.empty((2, len(tasks), WIDTH), np.float32)
-        sums = np.empty((len(tasks), WIDTH * value_dim), np.float32)
+        room = -(-int(rows.max()) // WIDTH) * WIDTH
+        highest, total = np.empty((2, len(tasks), room), np.float32)
+        sums = np.empty((len(tasks), room * value_dim), np.float32)
         attend_splits(elements * given.k.itemsize, given, rule, tasks, highest, total, sums, workers)
         merge_splits(sums.nbytes, given, rule, heads_of(parts, heads), highest, total, sums)
         return

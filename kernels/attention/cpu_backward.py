@@ -14,7 +14,7 @@ import numpy as np
 
 from .cpu_backward_rows import Work, differentiate_rows
 from .cpu_backward_tile import WIDTH, differentiate_tiles
-from .cpu_problem import DIM, GROUP, KV_HEADS, QUERIES, VALUE_DIM, flat, places, readable, rules
+from .cpu_problem import DIM, GROUP, KV_HEADS, QUERIES, VALUE_DIM, flat, is_regular, places, rules
 from .cpu_product import LANES
 from .problem import Gradients, Lengths, Scoring
 
@@ -101,7 +101,7 @@ def attention_backward(
 
 def _target(x: Array, gradient: Array, kind: Any) -> tuple[Array, Array]:
     """`x` and memory for its gradient, of one type and with the same strides."""
-    if x.dtype == gradient.dtype == kind and x.strides == gradient.strides and readable(x) is x:
+    if x.dtype == gradient.dtype == kind and x.strides == gradient.strides and is_regular(x):
         return x, gradient
     x = np.ascontiguousarray(x, kind)
     return x, np.empty(x.shape, kind)
@@ -109,7 +109,7 @@ def _target(x: Array, gradient: Array, kind: Any) -> tuple[Array, Array]:
 
 def _alike(a: Array, b: Array, kind: Any) -> tuple[Array, Array]:
     """Both in the type `kind`, with the same strides."""
-    if a.dtype == b.dtype == kind and a.strides == b.strides and readable(a) is a:
+    if a.dtype == b.dtype == kind and a.strides == b.strides and is_regular(a):
         return a, b
     return np.ascontiguousarray(a, kind), np.ascontiguousarray(b, kind)
 

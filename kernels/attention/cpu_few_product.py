@@ -30,7 +30,7 @@ ROWS, KEYS = 4, 4
 """Queries and keys whose products are summed at once."""
 
 WIDTH = 16
-"""Lanes of the block of weights; the most rows that are few."""
+"""Lanes of a block of weights."""
 
 _INDEX = ir.IntType(64)
 _LANES = ir.VectorType(FLOAT, VECTOR)

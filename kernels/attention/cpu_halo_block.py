@@ -13,7 +13,6 @@ import numpy as np
 from .._numba import jit
 from .cpu_halo_lanes import add_relative
 from .cpu_halo_rows import FLOAT32, Field, field, read_row, row_at
-from .cpu_problem import readable
 from .cpu_product import LANES, ROWS, products
 from .problem import Window
 
@@ -57,7 +56,7 @@ def image(x: Inputs, window: Window, scale: float) -> Image:
 
 
 def fields(*arrays: Array) -> tuple[Field, ...]:
-    return tuple(field(readable(x)) for x in arrays)
+    return tuple(field(x) for x in arrays)
 
 
 def tables(x: Inputs, window: Window) -> Array:

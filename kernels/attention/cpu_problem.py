@@ -90,15 +90,13 @@ def flat(x: Array) -> Array:
     return np.asarray(_Memory({"data": (address, False), "shape": (span,), "typestr": kind.str, "version": 3}, x))
 
 
-def readable(x: Array) -> Array:
-    """`x`, or a copy of it, with neighbours side by side in the last axis and no negative stride."""
-    if x.size and ((x.strides[-1] != x.itemsize and x.shape[-1] > 1) or min(x.strides) < 0):
-        return np.ascontiguousarray(x)
-    return x
+def is_regular(x: Array) -> bool:
+    """Whether neighbours are side by side in the last axis, and no axis runs backwards."""
+    return x.size == 0 or ((x.strides[-1] == x.itemsize or x.shape[-1] == 1) and min(x.strides) >= 0)
 
 
 def places(q: Array, k: Array, v: Array, out: Array, lse: Array, lengths: Lengths) -> Places:
-    """Of `readable` arrays."""
+    """Of regular arrays."""
     arrays = (q, k, v, out, lse)
     batch, head, token = ([x.strides[axis] // x.itemsize for x in arrays] for axis in range(3))
     group = q.shape[1] // k.shape[1] if k.shape[1] else 1
