@@ -11,6 +11,9 @@ import triton.language as tl
 
 INTERPRETED: bool = triton.knobs.runtime.interpret
 
+WIDE = tl.constexpr(INTERPRETED)
+"""The interpreter's matrix product does not know bfloat16, and takes float32 for it."""
+
 TILE = 1 << 13
 """Elements that a program moves at a time when it is not bound to a block of the caller's."""
 
@@ -37,6 +40,17 @@ def on_device_of(x: torch.Tensor) -> contextlib.AbstractContextManager[Any]:
     return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
 
 
+def limits() -> tuple[int, bool, bool]:
+    """Bytes that a program may share, the least of NVIDIA's where not known; whether it is Blackwell; whether AMD."""
+    if INTERPRETED:
+        return 1 << 18, False, False
+    target = triton.runtime.driver.active.get_current_target()
+    if target.backend != "cuda":
+        return 65536, False, True
+    known = {80: 166912, 87: 166912, 90: 232448, 100: 232448, 103: 232448}
+    return known.get(target.arch, 101376), target.arch >= 100, False
+
+
 @triton.jit
 def float32_from_bits(bits):
     return bits.to(tl.float32, bitcast=True)
@@ -50,6 +64,18 @@ def bits_from_float32(x):
 @triton.jit
 def float32_constant(BITS: tl.constexpr):
     return tl.full((), BITS, tl.uint32).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def rounded(x, DTYPE: tl.constexpr):
+    """float32 `x` in `DTYPE`, rounded to nearest even: the interpreter's own conversion to bfloat16 cuts off."""
+    if tl.bfloat16 == DTYPE and WIDE:
+        bits = bits_from_float32(x)
+        bits = tl.where(x == x, tl.add(bits, 0x7FFF + ((bits >> 16) & 1), sanitize_overflow=False), 0x7FC00000)
+        x = (bits >> 16).to(tl.uint16).to(tl.bfloat16, bitcast=True)
+    else:
+        x = x.to(DTYPE)
+    return x
 
 
 @triton.jit

@@ -8,6 +8,8 @@ import numpy as np
 from conftest import HAS_TORCH
 
 from pykernels.attention import KVCache, _cache, _pools
+from pykernels.kernels.attention import reference
+from pykernels.kernels.attention.problem import Pages
 
 if HAS_TORCH:
     import torch
@@ -20,6 +22,10 @@ class OnGPU(_pools.Place):
     def __init__(self, device):
         super().__init__(device)
         self.backend = "gpu"
+
+    def store(self, k, v, pages, where):
+        k, v, where, *pages = (None if x is None else self.kind.strided(x, "cpu") for x in (k, v, where, *pages))
+        reference.store(k, v, Pages(*pages), where)
 
 
 def build(kind, layout, *sizes, **options):
@@ -109,7 +115,8 @@ def same_as_model(cache, model, kind):
 def launchers_see_the_same(cache, model):
     """Through the table that is kept on the device, of sequences asked for now and then."""
     sequences = np.array([s for s in cache.sequences if (s + model.next) % 3], np.int64)
-    with cache._reading(sequences, "gpu") as pages:
+    with cache._lock:
+        pages = cache._read(sequences, 0, "gpu")
         for n, sequence in enumerate(sequences.tolist()):
             token = np.arange(int(pages.lengths[n]))
             kept = pages.k[pages.table[n, token // cache.page_size], :, token % cache.page_size]

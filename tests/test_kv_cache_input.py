@@ -32,7 +32,7 @@ def test_failures_of_memory_change_nothing(monkeypatch):
         (_pages.PageTable, "_reshape", lambda: append(range(9))),
         (_pages.PageTable, "_reshape", cache.new),
         (_pages.PageTable, "grow", lambda: append([1])),
-        (_pools.Pool, "write", lambda: append([1])),
+        (_pools.Pools, "write", lambda: append([1])),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, fail)

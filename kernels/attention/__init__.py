@@ -30,6 +30,10 @@ of what the shapes say. What lies beyond is never read.
 decode. The keys of sequence n lie in pages of a pool, token t in row ``t % page`` of page ``table[n, t // page]``.
 A pool of int8 or of codes of e4m3fn has a float32 scale for each token and head, and means code * scale.
 
+store. Keys and values of tokens are written to pages as they are, or as codes: with a = max |x| of the D numbers of a
+token and head, scale = max(a / 127, 2**-126) for int8 (448 for e4m3fn), in float32, and code = x / scale, a float32
+rounded to the nearest code, ties to even. If one of the D is NaN or Inf, scale is NaN and the codes are 0.
+
 halo. Of an image (height, width), queries at every `stride`-th pixel, in blocks of `block` x `block` pixels; all
 queries of a block read the window of (block + 2 halo)^2 pixels around it. The logit is
 

@@ -30,6 +30,7 @@ from .cpu_problem import (
 )
 from .cpu_product import LANES
 from .cpu_rows import attend_rows
+from .cpu_store import store as store
 from .cpu_tasks import heads_of, tasks_of
 from .cpu_tile import PANELS, attend_tiles
 from .problem import Cache, Lengths, Scoring
@@ -105,19 +106,20 @@ def _target(q: Array, out: Array) -> Array:
 
 
 def _attend(given: Places, scoring: Scoring, few: bool) -> None:
-    sizes, keys = given.sizes, given.sequences[:, KEYS]
-    heads, dim, value_dim = (int(sizes[i]) for i in (KV_HEADS, DIM, VALUE_DIM))
+    sizes, keys = given.sizes.tolist(), given.sequences[:, KEYS].tolist()
+    heads, dim, value_dim = sizes[KV_HEADS], sizes[DIM], sizes[VALUE_DIM]
     rows = given.sequences[:, QUERIES] * sizes[GROUP]
-    elements, workers = int(keys.sum()) * heads * (dim + value_dim), numba.get_num_threads()
+    most = max(rows.tolist())
+    elements, workers = sum(keys) * heads * (dim + value_dim), numba.get_num_threads()
     if given.q.dtype == np.float64:
         tasks = tasks_of(np.ones(len(rows), np.int64), heads)
-        attend_rows(elements * int(rows.max()), given, rules(scoring, np.float64), tasks)
+        attend_rows(elements * most, given, rules(scoring, np.float64), tasks)
         return
     rule = rules(scoring, np.float32)
     if few:
-        parts = np.maximum(1, -(-keys // SPLIT))
+        parts = np.array([max(1, -(-count // SPLIT)) for count in keys])
         tasks = tasks_of(parts, heads)
-        room = -(-int(rows.max()) // WIDTH) * WIDTH
+        room = -(-most // WIDTH) * WIDTH
         highest, total = np.empty((2, len(tasks), room), np.float32)
         sums = np.empty((len(tasks), room * value_dim), np.float32)
         attend_splits(elements * given.k.itemsize, given, rule, tasks, highest, total, sums, workers)
@@ -125,4 +127,4 @@ def _attend(given: Places, scoring: Scoring, few: bool) -> None:
         return
     tasks = tasks_of(-(-rows // (LANES * PANELS)), heads)
     tasks[:, 2] *= PANELS
-    attend_tiles(elements * int(rows.max()), given, rule, tasks, PANELS, workers)
+    attend_tiles(elements * most, given, rule, tasks, PANELS, workers)

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._floats import FLOAT32
 from .._numba import jit
 from .cpu_halo_lanes import add_relative
-from .cpu_halo_rows import FLOAT32, Field, field, read_row, row_at
+from .cpu_halo_rows import Field, field, read_row, row_at
 from .cpu_product import LANES, ROWS, products
 from .problem import Window
 

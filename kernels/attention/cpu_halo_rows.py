@@ -6,17 +6,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._numba import bits_from_float32, float32_from_bits, jit, shift_left, shift_right
+from .._floats import BFLOAT16, FLOAT32, KINDS, from_float16, to_bfloat16, to_float16
+from .._numba import bits_from_float32, float32_from_bits, jit, shift_left
 from .cpu_problem import flat
 
 Array = np.ndarray[Any, Any]
 
 
-FLOAT32, BFLOAT16, FLOAT16 = range(3)
-"""Kinds of elements. They are told apart when kernels run, so that these are compiled once for all."""
-
 _NO_FLOATS, _NO_WORDS = np.empty(0, np.float32), np.empty(0, np.uint16)
-_KINDS = {"float32": FLOAT32, "bfloat16": BFLOAT16, "float16": FLOAT16}
 
 
 class Field(NamedTuple):
@@ -24,7 +21,7 @@ class Field(NamedTuple):
 
     floats: Any  # the vector of a float32 field, or empty
     words: Any  # of another one, of uint16
-    kind: int
+    kind: int  # of `_floats`: told apart when kernels run, so that these are compiled once for all
     heads: int  # of an image
     image: int
     head: int
@@ -35,7 +32,7 @@ class Field(NamedTuple):
 def field(x: Array) -> Field:
     """Of an array (B, H, rows, columns, ...) without negative strides."""
     strides = (s // x.itemsize for s in x.strides[:4])
-    kind, data = _KINDS[x.dtype.name], flat(x)
+    kind, data = KINDS[x.dtype], flat(x)
     floats, words = (data, _NO_WORDS) if kind == FLOAT32 else (_NO_FLOATS, data.view(np.uint16))
     return Field(floats, words, kind, x.shape[1], *strides)
 
@@ -62,7 +59,7 @@ def read_row(x, at, length, out, out_at):
             target[i] = float32_from_bits(shift_left(np.uint32(words[i]), np.uint32(16)))
     else:
         for i in range(target.size):
-            target[i] = _from_float16(words[i])
+            target[i] = from_float16(words[i])
 
 
 @jit
@@ -77,40 +74,7 @@ def write_row(values, length, out, at):
     words = out.words[at : at + length]
     if out.kind == BFLOAT16:
         for i in range(source.size):
-            words[i] = _to_bfloat16(bits_from_float32(source[i]))
+            words[i] = to_bfloat16(bits_from_float32(source[i]))
     else:
         for i in range(source.size):
-            words[i] = _to_float16(bits_from_float32(source[i]))
-
-
-@jit
-def _from_float16(word):
-    size = shift_left(np.uint32(word) & np.uint32(0x7FFF), np.uint32(13))
-    value = float32_from_bits(size) * np.float32(2.0**112)  # the bias of the exponent from 15 to 127
-    if size >= np.uint32(0x7C00 << 13):  # Inf and NaN
-        value = float32_from_bits(size | np.uint32(0x7F800000))
-    return -value if word & np.uint16(0x8000) else value
-
-
-@jit
-def _to_bfloat16(bits):
-    if bits & np.uint32(0x7FFFFFFF) > np.uint32(0x7F800000):
-        return np.uint16(0x7FC0)
-    odd = shift_right(bits, np.uint32(16)) & np.uint32(1)
-    return np.uint16(shift_right(np.uint32(bits + np.uint32(0x7FFF) + odd), np.uint32(16)))
-
-
-@jit
-def _to_float16(bits):
-    sign = shift_right(bits, np.uint32(16)) & np.uint32(0x8000)
-    size = bits & np.uint32(0x7FFFFFFF)
-    if size > np.uint32(0x7F800000):
-        half = np.uint32(0x7E00)
-    elif size >= np.uint32(0x47800000):  # 2^16
-        half = np.uint32(0x7C00)
-    elif size < np.uint32(0x38800000):  # 2^-14: in units of 2^-24, which are the ulps of 1/2
-        half = np.uint32(bits_from_float32(float32_from_bits(size) + np.float32(0.5)) - np.uint32(0x3F000000))
-    else:  # the bias of the exponent from 127 to 15
-        odd = shift_right(size, np.uint32(13)) & np.uint32(1)
-        half = shift_right(np.uint32(size - np.uint32(0x38000000) + np.uint32(0xFFF) + odd), np.uint32(13))
-    return np.uint16(sign | half)
+            words[i] = to_float16(bits_from_float32(source[i]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -118,17 +119,18 @@ def places(q: Array, k: Array, v: Array, out: Array, lse: Array, lengths: Length
 
 def cached(q: Array, cache: Cache, out: Array, lse: Array) -> Places:
     """Of sequences in pages; the pools are dense."""
-    count = len(cache.lengths)
-    found = places(q, cache.k, cache.v, out, lse, Lengths(kv=cache.lengths))
-    found.sequences[:, [BASE + K, BASE + V]] = 0
-    found.sizes[PAGE_TOKENS] = cache.k.shape[2]
-    return found._replace(
-        k=flat(cache.k),
-        v=flat(cache.v),
-        k_scale=_NO_SCALES if cache.k_scale is None else flat(cache.k_scale),
-        v_scale=_NO_SCALES if cache.v_scale is None else flat(cache.v_scale),
-        table=np.ascontiguousarray(cache.table, np.int64).reshape(count, -1),
-    )
+    count, (_, kv_heads, page, _) = len(cache.lengths), cache.k.shape
+    arrays = (q, cache.k, cache.v, out, lse)
+    batch, head, token = zip(*([s // x.itemsize for s in x.strides[:3]] for x in arrays), strict=True)
+    sizes = (*head, *token, *batch, kv_heads, q.shape[1] // kv_heads, q.shape[3], cache.v.shape[3], page)
+    sequences = np.empty((count, 7), np.int64)
+    sequences[:] = (batch[Q], 0, 0, batch[OUT], batch[LSE], q.shape[2], 0)
+    sequences[:, :QUERIES] *= np.arange(count)[:, None]
+    sequences[:, KEYS] = cache.lengths
+    k_scale, v_scale = (_NO_SCALES if x is None else flat(x) for x in (cache.k_scale, cache.v_scale))
+    table = np.ascontiguousarray(cache.table, np.int64).reshape(count, -1)
+    memory = [flat(x) for x in arrays]
+    return Places._make((*memory, k_scale, v_scale, table, sequences, np.array(sizes)))
 
 
 def widened(cache: Cache) -> Cache:
@@ -149,12 +151,22 @@ def widened(cache: Cache) -> Cache:
 
 def rules(scoring: Scoring, dtype: Any) -> Rules:
     """Arrays in `dtype`, float32 or float64, which is that of the logits."""
+    if scoring.slopes is scoring.sinks is scoring.bias is scoring.mask is None:
+        return _plain_rules(scoring, dtype)
+    return _rules(scoring, dtype)
+
+
+def _rules(scoring: Scoring, dtype: Any) -> Rules:
     none = np.empty(0, dtype)
     slopes, sinks = (none if x is None else np.array(x, dtype, order="C") for x in (scoring.slopes, scoring.sinks))
     bias, bias_strides = _spread(scoring.bias, dtype)
     mask, mask_strides = _spread(scoring.mask, bool)
     numbers = np.array([scoring.left, scoring.right, scoring.upper_left, *bias_strides, *mask_strides], np.int64)
     return Rules(float(scoring.scale), float(scoring.softcap), numbers, slopes, sinks, bias, mask)
+
+
+_plain_rules = lru_cache(64)(_rules)
+"""Without arrays: the layers of a model ask for the same in turn."""
 
 
 def _spread(x: Array | None, dtype: Any) -> tuple[Array, tuple[int, int, int, int]]:

@@ -9,9 +9,10 @@ from .gpu_decode import decode, in_chunks
 from .gpu_forward import launch
 from .gpu_halo import halo
 from .gpu_halo_backward import halo_backward
+from .gpu_store import store
 from .problem import Lengths, Scoring
 
-__all__ = ["attention", "attention_backward", "decode", "halo", "halo_backward"]
+__all__ = ["attention", "attention_backward", "decode", "halo", "halo_backward", "store"]
 
 FEW_ROWS = 64
 """Query rows of a group below which reading the keys is the limit, and a program for all keys of a head too few."""

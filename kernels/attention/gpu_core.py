@@ -11,11 +11,8 @@ import torch
 import triton
 import triton.language as tl
 
-from .._triton import INTERPRETED, e4m3fn_to_float16
+from .._triton import WIDE, e4m3fn_to_float16, limits
 from .problem import Scoring
-
-WIDE = tl.constexpr(INTERPRETED)
-"""The interpreter's matrix product does not know bfloat16, and takes float32 for it."""
 
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
@@ -144,17 +141,6 @@ def _parts(D: int) -> tuple[int, int]:
     whole = max(16, triton.next_power_of_2(D))
     tail = max(16, triton.next_power_of_2(D - whole // 2))
     return (whole, 0) if whole // 2 < 16 or whole // 2 + tail >= whole else (whole // 2, tail)
-
-
-def limits() -> tuple[int, bool, bool]:
-    """Bytes that a program may share, the least of NVIDIA's where not known; whether it is Blackwell; whether AMD."""
-    if INTERPRETED:
-        return 1 << 18, False, False
-    target = triton.runtime.driver.active.get_current_target()
-    if target.backend != "cuda":
-        return 65536, False, True
-    known = {80: 166912, 87: 166912, 90: 232448, 100: 232448, 103: 232448}
-    return known.get(target.arch, 101376), target.arch >= 100, False
 
 
 @triton.jit

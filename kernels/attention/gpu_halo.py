@@ -18,10 +18,9 @@ import torch
 import triton
 import triton.language as tl
 
-from .._triton import INTERPRETED, on_device_of
+from .._triton import INTERPRETED, WIDE, on_device_of
 from .problem import Window
 
-WIDE = tl.constexpr(INTERPRETED)
 LOG2E: tl.constexpr = tl.constexpr(1.4426950408889634)
 LN2: tl.constexpr = tl.constexpr(0.6931471805599453)
 

@@ -38,6 +38,20 @@ class Cache(NamedTuple):
     lengths: Any  # (N,) int64
 
 
+class Pages(NamedTuple):
+    """Pages of keys and values to write to: dense arrays, as in `Cache`.
+
+    `store(k, v, pages, where)`: k (n, Hkv, T, D) and v (n, Hkv, T, Dv) with last strides of 1, alike in dtype; of the
+    pages' dtype, or of float32, bfloat16 or float16 where these have scales. Token t of sequence n goes to row
+    ``where[1, n, t]`` of page ``where[0, n, t]``, int64, C-contiguous; no two tokens go to one row.
+    """
+
+    k: Any  # (P, Hkv, page, D)
+    v: Any  # (P, Hkv, page, Dv)
+    k_scale: Any  # (P, Hkv, page) float32, or None
+    v_scale: Any
+
+
 class Window(NamedTuple):
     """Which pixels the queries of a block read."""
 

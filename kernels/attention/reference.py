@@ -12,6 +12,7 @@ from .problem import Cache, Gradients, Lengths, Scoring
 from .reference_halo import halo as halo
 from .reference_halo import halo_backward as halo_backward
 from .reference_softmax import softmax, wide
+from .reference_store import store as store
 
 Array = np.ndarray[Any, Any]
 

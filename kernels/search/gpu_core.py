@@ -12,10 +12,7 @@ import torch
 import triton
 import triton.language as tl
 
-from .._triton import INTERPRETED, e4m3fn_to_float16
-
-WIDE = tl.constexpr(INTERPRETED)
-"""The interpreter's matrix product does not know bfloat16, and takes float32 for it."""
+from .._triton import WIDE, e4m3fn_to_float16
 
 
 class Tile(NamedTuple):

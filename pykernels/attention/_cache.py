@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from numbers import Integral
-from threading import Lock
 from typing import Any
 
 import numpy as np
 
 from .. import _options
-from .._options import integers
-from ..kernels.attention.problem import Cache
+from ..kernels.attention.problem import Cache, Pages
+from ._grown import Grown
 from ._mirror import Mirror
 from ._opaque import opaque
-from ._pages import PageTable
-from ._pools import FLOATS, LARGEST, Place, Pool, stored_dtype
+from ._pages import Growth, PageTable
+from ._pools import CODES, FLOATS, Place, Pools, stored_dtype
+from ._sequences import Sequences
 
 Array = np.ndarray[Any, Any]
 
 
-class KVCache:
+class KVCache(Sequences):
     """Keys and values of sequences that grow, for `decode`; made by `KVCache.contiguous` or `KVCache.paged`.
 
     Tokens are kept in pages. A paged cache hands out pages as sequences grow, and its capacity is their total; a
     contiguous one has one page of `max_length` tokens for each sequence. A page costs
-    ``kv_heads * page_size * (head_dim + value_dim)`` numbers, and if quantized 8 bytes of scales for each token and
-    head.
+    ``layers * kv_heads * page_size * (head_dim + value_dim)`` numbers, and if quantized 8 bytes of scales for each
+    token, head and layer.
 
     Parameters
     ----------
@@ -35,6 +32,7 @@ class KVCache:
     num_pages, page_size : how many pages a paged cache has, and how many tokens each holds; any number of sequences
     kv_heads, head_dim : of keys, Hkv and D
     value_dim : of values, Dv; None for head_dim
+    layers : how many keys and values of each token are kept, by layers of a model that share pages and lengths
     dtype : how keys and values are kept, a name, or a dtype of NumPy, ml_dtypes or torch
         "float32", "bfloat16" or "float16"; or codes with a float32 scale for each token and head, "int8" or
         "float8_e4m3fn" (also "e4m3fn"): the largest magnitude of D numbers becomes 127 or 448, the others are rounded
@@ -54,8 +52,8 @@ class KVCache:
 
     Attributes
     ----------
-    kv_heads, head_dim, value_dim, dtype, device, page_size, num_pages : as above; `dtype` is a name, `page_size` of a
-        contiguous cache is `max_length` and `num_pages` is `max_sequences`
+    kv_heads, head_dim, value_dim, layers, dtype, device, page_size, num_pages : as above; `dtype` is a name,
+        `page_size` of a contiguous cache is `max_length` and `num_pages` is `max_sequences`
     free_pages : how many pages no sequence has
     sequences : the numbers of all sequences, ascending
     nbytes : bytes of keys, values and scales, used or not
@@ -80,21 +78,26 @@ class KVCache:
     """
 
     def __init__(
-        self, pages: PageTable, kv_heads: int, head_dim: int, value_dim: int | None, dtype: Any, device: Any
+        self,
+        pages: PageTable,
+        kv_heads: int,
+        head_dim: int,
+        value_dim: int | None,
+        layers: int,
+        dtype: Any,
+        device: Any,
     ) -> None:
+        super().__init__(pages)
         self.kv_heads = _options.integer("kv_heads", kv_heads, 1)
         self.head_dim = _options.integer("head_dim", head_dim, 1)
         self.value_dim = self.head_dim if value_dim is None else _options.integer("value_dim", value_dim, 1)
+        self.layers = _options.integer("layers", layers, 1)
         self.dtype = stored_dtype(dtype)
         self._place = Place("cpu" if device is None and str(dtype).startswith("torch.") else device)
         self.device = self._place.device
-        self._pages = pages
-        self._lock = Lock()
         self._mirror = Mirror(self._place, pages)
-        self._k, self._v = (
-            Pool(self._place, (self.num_pages, self.kv_heads, self.page_size, width), self.dtype)
-            for width in (self.head_dim, self.value_dim)
-        )
+        shape = (self.layers, self.num_pages, self.kv_heads, self.page_size)
+        self._pools = Pools(self._place, shape, (self.head_dim, self.value_dim), self.dtype)
 
     @classmethod
     def contiguous(
@@ -105,13 +108,14 @@ class KVCache:
         head_dim: int,
         *,
         value_dim: int | None = None,
+        layers: int = 1,
         dtype: Any = "float32",
         device: Any = None,
     ) -> KVCache:
         """A cache of up to `max_sequences` sequences of up to `max_length` tokens; see `KVCache`."""
         slots = _options.integer("max_sequences", max_sequences, 1)
         length = _options.integer("max_length", max_length, 1)
-        return cls(PageTable(slots, length, 1, slots), kv_heads, head_dim, value_dim, dtype, device)
+        return cls(PageTable(slots, length, 1, slots), kv_heads, head_dim, value_dim, layers, dtype, device)
 
     @classmethod
     def paged(
@@ -122,91 +126,29 @@ class KVCache:
         head_dim: int,
         *,
         value_dim: int | None = None,
+        layers: int = 1,
         dtype: Any = "float32",
         device: Any = None,
     ) -> KVCache:
         """A cache of `num_pages` pages of `page_size` tokens, for any number of sequences; see `KVCache`."""
         pages = _options.integer("num_pages", num_pages, 1)
         size = _options.integer("page_size", page_size, 1)
-        return cls(PageTable(pages, size, pages, None), kv_heads, head_dim, value_dim, dtype, device)
+        return cls(PageTable(pages, size, pages, None), kv_heads, head_dim, value_dim, layers, dtype, device)
 
     def __repr__(self) -> str:
+        layers = "" if self.layers == 1 else f"{self.layers} layers, "
         return (
-            f"KVCache of {self.num_pages} pages of {self.page_size} tokens, {self.free_pages} free, "
+            f"KVCache of {layers}{self.num_pages} pages of {self.page_size} tokens, {self.free_pages} free, "
             f"{self.kv_heads} heads of {self.head_dim} and {self.value_dim}, {self.dtype}, device {self.device}"
         )
 
-    def __contains__(self, sequence: object) -> bool:
-        return isinstance(sequence, Integral) and int(sequence) in self._pages
-
-    @property
-    def page_size(self) -> int:
-        return self._pages.page_size
-
-    @property
-    def num_pages(self) -> int:
-        return self._pages.total
-
-    @property
-    def free_pages(self) -> int:
-        return self._pages.free
-
     @property
     def nbytes(self) -> int:
-        return self._k.nbytes + self._v.nbytes
-
-    @property
-    def sequences(self) -> list[int]:
-        with self._lock:
-            return self._pages.sequences()
-
-    @opaque
-    def new(self) -> int:
-        """The number of a new, empty sequence. MemoryError if a contiguous cache has `max_sequences` already."""
-        with self._lock:
-            return self._pages.add()
-
-    @opaque
-    def fork(self, sequence: int) -> int:
-        """The number of a new sequence that has what `sequence` has.
-
-        The two share their pages, in any number of generations. Only a last page that is partly filled is copied, by
-        the first append to either. MemoryError if a contiguous cache has `max_sequences` sequences.
-        """
-        with self._lock:
-            return self._pages.add(like=self._slot(sequence))
-
-    @opaque
-    def free(self, sequence: int) -> None:
-        """Forget a sequence; pages that no other sequence has are free then."""
-        with self._lock:
-            self._slot(sequence)
-            self._pages.remove(int(sequence))
-
-    @opaque
-    def truncate(self, sequence: int, length: int) -> None:
-        """Forget all but the first `length` tokens of a sequence, 0 to as many as it has."""
-        with self._lock:
-            slot = self._slot(sequence)
-            self._pages.truncate(slot, _options.integer("length", length, 0, int(self._pages.lengths[slot])))
-
-    @opaque
-    def length(self, sequence: int) -> int:
-        """How many tokens a sequence has."""
-        with self._lock:
-            return int(self._pages.lengths[self._slot(sequence)])
-
-    @opaque
-    def lengths(self, sequences: Any) -> Array:
-        """How many tokens sequences have, an int64 array."""
-        given = integers("sequences", sequences)
-        with self._lock:
-            lengths: Array = self._pages.lengths[self._pages.slots_of(given)]
-        return lengths
+        return self._pools.nbytes
 
     @opaque
     def append(self, sequences: Any, k: Any, v: Any) -> None:
-        """Append T tokens to each of n sequences.
+        """Append T tokens to each of n sequences of a cache of one layer; for more, see `grow`.
 
         Parameters
         ----------
@@ -216,50 +158,109 @@ class KVCache:
 
         Raises
         ------
-        What all methods raise, and ValueError for a sequence that is named twice; MemoryError if a contiguous cache's
-        sequence would exceed `max_length`, or if there are not enough free pages for all n.
+        What all methods raise, and ValueError for a sequence that is named twice and for a cache of several layers;
+        MemoryError if a contiguous cache's sequence would exceed `max_length`, or if there are not enough free pages
+        for all n.
         """
+        if self.layers != 1:
+            raise ValueError(f"append to a cache of {self.layers} layers: expected grow, and write for each layer")
         k, v = self._tokens("k", k, self.head_dim), self._tokens("v", v, self.value_dim)
         if k.shape[:3] != v.shape[:3]:
             raise ValueError(f"k has shape {tuple(k.shape)} and v {tuple(v.shape)}: expected a value for every key")
-        given = self._numbers(sequences, "k", k)
-        if len(set(given.tolist())) < len(given):
-            raise ValueError(f"sequences={given.tolist()}: expected distinct numbers")
-        keys, values = self._k.encoded(k), self._v.encoded(v)
+        given = self._distinct(self._numbers(sequences, "k", k))
         with self._lock:
             slots = self._pages.slots_of(given)
             if len(slots) and k.shape[2]:
-                growth = self._pages.plan(slots, k.shape[2])
-                where = self._place.indices(growth.page, growth.row)
-                for pool, kept in ((self._k, keys), (self._v, values)):
-                    if len(growth.sources):
-                        pool.copy(self._place.indices(growth.sources, growth.copies), growth.filled)
-                    pool.write(where, kept)
+                growth = self._plan(slots, k.shape[2])
+                self._pools.write(0, k, v, self._place.sent(growth.where))
                 self._pages.grow(growth)
 
     @opaque
-    def gather(self, sequence: int) -> tuple[Any, Any]:
-        """Copies of the keys (Hkv, length, D) and values (Hkv, length, Dv) of a sequence.
+    def grow(self, sequences: Any, tokens: int) -> Grown:
+        """Give each of n sequences room for T more tokens, whose keys and values `write` fills in, layer by layer.
+
+            grown = cache.grow(sequences, 1)
+            for layer in range(cache.layers):
+                cache.write(grown, layer, k, v)
+                out = decode(q, cache, sequences, layer=layer)
+
+        Lengths count the tokens at once; until they are written, what the cache has of them is undefined, and forks
+        made of the sequences share it.
+
+        Parameters
+        ----------
+        sequences : n distinct numbers
+        tokens : T, which may be 0 as n may
+
+        Raises what `append` raises, and nothing has changed then.
+        """
+        given = self._distinct(_options.integers("sequences", sequences))
+        count = _options.integer("tokens", tokens, 0)
+        with self._lock:
+            slots = self._pages.slots_of(given)
+            grown = Grown(self._pages, self._place, given, self._pages.lengths[slots], count)
+            if len(slots) and count:
+                self._pages.grow(self._plan(slots, count))
+        return grown
+
+    @opaque
+    def write(self, grown: Grown, layer: int, k: Any, v: Any) -> None:
+        """Write the keys and values of one layer, 0 to `layers` - 1, of the tokens that sequences have grown by.
+
+        `k` and `v` are as for `append`, with the n and T of `grown`. ValueError if one of the sequences has been
+        freed, or truncated so that it lacks some of the tokens.
+        """
+        if not isinstance(grown, Grown):
+            raise TypeError(f"grown is a {type(grown).__name__}: expected what KVCache.grow returns")
+        if not grown.of(self._pages):
+            raise ValueError("grown is of another cache: expected what grow of this one returned")
+        layer = self._layer(layer)
+        k, v = self._tokens("k", k, self.head_dim), self._tokens("v", v, self.value_dim)
+        for name, x in (("k", k), ("v", v)):
+            if (x.shape[0], x.shape[2]) != grown.positions.shape:
+                n, tokens = grown.positions.shape
+                raise ValueError(
+                    f"{name} has shape {tuple(x.shape)}: expected {(n, self.kv_heads, tokens, x.shape[3])}, as grown"
+                )
+        if grown.positions.size:
+            with self._lock:
+                self._pools.write(layer, k, v, grown.where())
+
+    @opaque
+    def gather(self, sequence: int, layer: int = 0) -> tuple[Any, Any]:
+        """Copies of the keys (Hkv, length, D) and values (Hkv, length, Dv) of a sequence in one layer.
 
         They are of the cache's dtype, or, of a quantized cache, what the codes mean, in float32.
         """
+        layer = self._layer(layer)
         with self._lock:
-            where = self._place.indices(*self._pages.located(self._slot(sequence)))
-            return self._k.read(where), self._v.read(where)
+            slot = self._slot(sequence)
+            positions = np.arange(self._pages.lengths[slot])
+            where = self._place.sent(self._pages.located(np.array([slot]), positions[None]))
+            return self._pools.read(layer, where[:, 0])
 
-    @contextmanager
-    def _reading(self, sequences: Array, backend: str) -> Iterator[Cache]:
-        """What the launchers of a backend read of sequences; nothing of it changes meanwhile."""
-        with self._lock:
-            table, lengths = self._mirror.rows(self._pages.slots_of(sequences), backend)
-            pools = (self._k.values, self._v.values, self._k.scale, self._v.scale)
-            k, v, k_scale, v_scale = (None if x is None else self._place.launched(x, backend) for x in pools)
-            yield Cache(k, v, k_scale, v_scale, table, lengths)
+    def _read(self, sequences: Array, layer: int, backend: str) -> Cache:
+        """What the launchers of a backend read of sequences, while the lock is held."""
+        table, lengths = self._mirror.rows(sequences, backend)
+        pools = self._pools.layers[layer]
+        if backend != self._place.backend:
+            pools = Pages(*(None if x is None else self._place.launched(x, backend) for x in pools))
+        return Cache(*pools, table, lengths)
 
-    def _slot(self, sequence: Any) -> int:
-        if not isinstance(sequence, Integral) or isinstance(sequence, bool):
-            raise TypeError(f"sequence={sequence!r}: expected the number of a sequence")
-        return self._pages.slot_of(int(sequence))
+    def _plan(self, slots: Array, tokens: int) -> Growth:
+        """How sequences grow, when pages that they may no longer share have been copied."""
+        growth = self._pages.plan(slots, tokens)
+        if len(growth.sources):
+            self._pools.copy(growth.sources, growth.copies, growth.filled)
+        return growth
+
+    def _layer(self, layer: Any) -> int:
+        return _options.integer("layer", layer, 0, self.layers - 1)
+
+    def _distinct(self, sequences: Array) -> Array:
+        if len(set(sequences.tolist())) < len(sequences):
+            raise ValueError(f"sequences={sequences.tolist()}: expected distinct numbers")
+        return sequences
 
     def _tokens(self, name: str, x: Any, width: int) -> Any:
         """`x`, checked to be tokens that this cache takes."""
@@ -269,11 +270,11 @@ class KVCache:
         return x
 
     def _checked(self, name: str, x: Any) -> Any:
-        return self._place.checked(name, x, FLOATS if self.dtype in LARGEST else (self.dtype,))
+        return self._place.checked(name, x, FLOATS if self.dtype in CODES else (self.dtype,))
 
     def _numbers(self, sequences: Any, name: str, x: Any) -> Array:
         """The numbers of as many sequences as `x` has, which may not be in the cache."""
-        given: Array = integers("sequences", sequences)
+        given: Array = _options.integers("sequences", sequences)
         if len(given) != x.shape[0]:
             raise ValueError(f"sequences has shape {given.shape}: expected ({x.shape[0]},), as {name} has {x.shape[0]}")
         return given

@@ -18,6 +18,7 @@ def decode(
     cache: KVCache,
     sequences: Any,
     *,
+    layer: int = 0,
     causal: bool | str = "lower_right",
     scale: float | None = None,
     window: tuple[int, int] | None = None,
@@ -30,8 +31,8 @@ def decode(
 ) -> Any:
     """`attention` of the last tokens of sequences to all that a cache has of them.
 
-    Append the keys and values of new tokens first, then decode their queries. Queries of all heads of a group, and
-    of all T tokens, read a key once, and keys of a small batch are read by all threads (or, of a GPU, all
+    Append or write the keys and values of new tokens first, then decode their queries. Queries of all heads of a
+    group, and of all T tokens, read a key once, and keys of a small batch are read by all threads (or, of a GPU, all
     multiprocessors). The result is that of `attention` to ``cache.gather(sequence)``, but that codes of a quantized
     cache are used as they are.
 
@@ -41,6 +42,7 @@ def decode(
         Of the cache's dtype; for a quantized cache float32, bfloat16 or float16. Any strides. n and T may be 0.
     cache : KVCache
     sequences : n numbers of sequences, which may repeat
+    layer : whose keys and values, 0 to ``cache.layers - 1``
     causal : "lower_right" or True: query i of T stands at token ``length - T + i``, and reads none after it
         Where a sequence has fewer than T tokens, its first queries stand before all of them and read nothing, so
         batches of different T may be padded in front. False, "upper_left": as for `attention`.
@@ -103,14 +105,15 @@ def decode(
         sinks=sinks,
         alibi_slopes=alibi_slopes,
     )
-    numbers = cache._numbers(sequences, "q", q)
+    layer, numbers = cache._layer(layer), cache._numbers(sequences, "q", q)
     shape, dtype = (*q.shape[:3], cache.value_dim), arrays.dtype_name(q)
     if out is not None:
         check_out(arrays, out, shape, q)
     backend = choose_backend(arrays, q, backend)
     launch = launcher("attention", backend, "decode")
     lse, logs = arrays.allocate(shape[:3], "float32", q, backend)
-    with cache._reading(numbers, backend) as pages:
+    with cache._lock:
+        pages = cache._read(numbers, layer, backend)
         if out is not None and arrays.is_strided(out):
             result, target = out, arrays.strided(out, backend)
         else:

@@ -18,14 +18,26 @@ class Mirror:
     def __init__(self, place: Place, pages: PageTable) -> None:
         self._place, self._pages = place, pages
         self._table: Any = None
+        self._asked: Any = None
+        self._rows: tuple[Any, Any] = None, None
 
-    def rows(self, slots: Array, backend: str) -> tuple[Any, Any]:
-        """As many columns of the table as some slots need, and their lengths."""
+    def rows(self, sequences: Array, backend: str) -> tuple[Any, Any]:
+        """As many columns of the table as some sequences need, and their lengths.
+
+        All layers ask for the same in turn, so the last answer is kept.
+        """
+        asked = self._pages.version, backend, sequences.tobytes()
+        if asked != self._asked:
+            self._rows = self._find(self._pages.slots_of(sequences), backend)
+            self._asked = asked
+        return self._rows
+
+    def _find(self, slots: Array, backend: str) -> tuple[Any, Any]:
         lengths = self._pages.lengths[slots]
         width = -(-int(lengths.max(initial=1)) // self._pages.page_size)
         if self._place.backend == backend == "gpu":
             self._update(slots)
-            where, counts = self._place.indices(slots, lengths)
+            where, counts = self._place.sent(np.stack([slots, lengths]))
             return self._table[:, :width][where], counts
         rows = self._pages.table[slots, :width]
         return self._place.launched(rows, backend), self._place.launched(lengths, backend)
@@ -33,10 +45,9 @@ class Mirror:
     def _update(self, slots: Array) -> None:
         pages = self._pages
         if self._table is None or tuple(self._table.shape) != pages.table.shape:
-            (self._table,) = self._place.indices(pages.table)
+            self._table = self._place.sent(pages.table.copy())
             pages.changed[:] = False
         stale = slots[pages.changed[slots]]
         if len(stale):
-            (where,), (rows,) = self._place.indices(stale), self._place.indices(pages.table[stale])
-            self._table[where] = rows
+            self._table[self._place.sent(stale)] = self._place.sent(pages.table[stale])
             pages.changed[stale] = False

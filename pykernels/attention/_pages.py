@@ -8,6 +8,8 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 
+_NONE = np.empty(0, np.int64)
+
 
 class Growth(NamedTuple):
     """What an append needs, worked out before anything changes."""
@@ -19,8 +21,7 @@ class Growth(NamedTuple):
     sources: Array  # pages that other sequences have too, to be copied
     copies: Array  # new pages, to copy them to
     filled: int  # rows that a copy needs
-    page: Array  # (n, tokens): where the tokens go
-    row: Array
+    where: Array  # (2, n, tokens): pages and rows of the tokens
 
 
 class PageTable:
@@ -42,6 +43,7 @@ class PageTable:
         self._users = np.zeros(pages, np.int64)
         self._free = np.arange(pages)[::-1].copy()  # a stack
         self.free = pages  # its height
+        self.version = 0  # another one whenever tokens are somewhere else than before
 
     def sequences(self) -> list[int]:
         return list(self._slot_of)
@@ -89,22 +91,26 @@ class PageTable:
         self._free[self.free : self.free + len(released)] = released[::-1]
         self.free += len(released)
         self.lengths[slot] = length
+        self.version += 1
 
-    def located(self, slot: int) -> tuple[Array, Array]:
-        """Pages and rows of all tokens of a sequence."""
-        tokens = np.arange(self.lengths[slot])
-        return self.table[slot, tokens // self.page_size], tokens % self.page_size
+    def located(self, slots: Array, positions: Array) -> Array:
+        """Pages and rows (2, n, T) of tokens of slots, at positions (n, T)."""
+        return np.stack([self.table[slots[:, None], positions // self.page_size], positions % self.page_size])
 
     def plan(self, slots: Array, tokens: int) -> Growth:
         """How each of the `slots`, all distinct, would get `tokens`, at least one, more."""
         size, before = self.page_size, self.lengths[slots]
+        filled = before % size
+        if filled.min() > 0 and filled.max() + tokens <= size:
+            last = self.table[slots, before // size]
+            if self._users[last].max() == 1:
+                return self._plan_within(slots, tokens, last, filled)
         held, needed = (before + size - 1) // size, (before + tokens + size - 1) // size
         if needed.max() > self.longest:
             raise MemoryError(
                 f"a sequence of {before[needed.argmax()]} tokens cannot get {tokens} more: "
                 f"the cache has room for {self.longest * size} of each"
             )
-        filled = before % size
         last = self.table[slots, np.maximum(held - 1, 0)]
         copied = self._to_copy(last, filled > 0)
         first = held - copied
@@ -130,22 +136,29 @@ class PageTable:
             sources=last[copied],
             copies=pages[start[copied]],
             filled=int(filled[copied].max(initial=0)),
-            page=np.concatenate([last, pages])[choice],
-            row=position % size,
+            where=np.stack([np.concatenate([last, pages])[choice], position % size]),
         )
+
+    def _plan_within(self, slots: Array, tokens: int, last: Array, filled: Array) -> Growth:
+        """The plan where all tokens go to the last pages, which no other sequence has."""
+        rows = filled[:, None] + np.arange(tokens)
+        where = np.stack([np.broadcast_to(last[:, None], rows.shape), rows])
+        return Growth(slots, tokens, (_NONE, _NONE), _NONE, _NONE, _NONE, 0, where)
 
     def grow(self, growth: Growth) -> None:
         """Carry out a plan, the table being as it was when the plan was made."""
         slots, columns = growth.entries
-        width = int(columns.max(initial=-1)) + 1
-        if width > self.table.shape[1]:
-            self._reshape(len(self.lengths), min(max(width, 2 * self.table.shape[1]), self.longest))
-        np.subtract.at(self._users, growth.sources, 1)
-        self._users[growth.pages] = 1
-        self.free -= len(growth.pages)
-        self.table[slots, columns] = growth.pages
-        self.changed[slots] = True
+        if len(slots):
+            width = int(columns.max()) + 1
+            if width > self.table.shape[1]:
+                self._reshape(len(self.lengths), min(max(width, 2 * self.table.shape[1]), self.longest))
+            np.subtract.at(self._users, growth.sources, 1)
+            self._users[growth.pages] = 1
+            self.free -= len(growth.pages)
+            self.table[slots, columns] = growth.pages
+            self.changed[slots] = True
         self.lengths[growth.slots] += growth.tokens
+        self.version += 1
 
     def _pages(self, slot: int) -> Array:
         pages: Array = self.table[slot, : -(-int(self.lengths[slot]) // self.page_size)]

@@ -7,20 +7,16 @@ from typing import Any
 import numpy as np
 
 from .. import _arrays, _options
-from .._arrays import library, like, namespace
-from ..quant import decode, encode
+from .._arrays import like, namespace
+from .._dispatch import launcher
+from ..kernels.attention.problem import Pages
+from ..quant import decode
 
 Array = np.ndarray[Any, Any]
 
 FLOATS = ("float32", "bfloat16", "float16")
-LARGEST = {"int8": 127.0, "float8_e4m3fn": 448.0}
-DTYPES = (*FLOATS, *LARGEST)
-
-SMALLEST_SCALE = 2.0**-126
-"""Below it, codes would be multiplied by numbers of few bits, or by none."""
-
-PIECE = 1 << 14
-"""Numbers that the CPU quantizes at a time: they stay in cache with all that is made of them."""
+CODES = ("int8", "float8_e4m3fn")
+DTYPES = (*FLOATS, *CODES)
 
 
 def stored_dtype(dtype: Any) -> str:
@@ -61,13 +57,17 @@ class Place:
             return np.zeros(shape, _arrays.dtype_of(dtype))
         return self.like.new_zeros(shape, dtype=self.kind.dtype_of(dtype))
 
-    def indices(self, *indices: Array) -> tuple[Any, ...]:
-        """Arrays of int64 of one shape, where the pages are, in one transfer."""
-        return indices if self.backend == "cpu" else tuple(self.kind.from_numpy(np.stack(indices), self.like))
+    def sent(self, indices: Array) -> Any:
+        """An array of int64 where the pages are."""
+        return indices if self.backend == "cpu" else self.kind.from_numpy(indices, self.like)
 
     def given(self, x: Any) -> Any:
-        """An array of the user as the pages are."""
-        return self.kind.raw(x, self.backend)
+        """An array of the user as launchers take it, next to the pages."""
+        return self.kind.strided(x, self.backend)
+
+    def store(self, k: Any, v: Any, pages: Pages, where: Any) -> None:
+        """The launcher of `store`, where the pages are."""
+        launcher("attention", self.backend, "store")(k, v, pages, where)
 
     def returned(self, x: Any) -> Any:
         """An array like the pages as the user gets it."""
@@ -82,70 +82,46 @@ class Place:
         return self.kind.from_numpy(x, self.like) if self.backend == "cpu" else x
 
 
-class Pool:
-    """Pages (pages, Hkv, page, D), written and read by token; indices are those that the place makes."""
+class Pools:
+    """Pages of keys and values (layers, pages, Hkv, page, D), written and read by token."""
 
-    def __init__(self, place: Place, shape: tuple[int, int, int, int], dtype: str) -> None:
+    def __init__(self, place: Place, shape: tuple[int, int, int, int], widths: tuple[int, int], dtype: str) -> None:
+        """`shape` (layers, pages, Hkv, page); `widths` D and Dv."""
         self.place, self.dtype = place, dtype
-        self.values = place.zeros(shape, "uint8" if dtype == "float8_e4m3fn" else dtype)
-        self.scale = place.zeros(shape[:3], "float32") if dtype in LARGEST else None
+        stored = "uint8" if dtype == "float8_e4m3fn" else dtype
+        scales = [place.zeros(shape, "float32") if dtype in CODES else None for _ in widths]
+        self._whole = [*(place.zeros((*shape, width), stored) for width in widths), *scales]
+        self.layers = [Pages(*(x if x is None else x[i] for x in self._whole)) for i in range(shape[0])]
 
     @property
     def nbytes(self) -> int:
-        return int(self.values.nbytes + (0 if self.scale is None else self.scale.nbytes))
+        return sum(int(x.nbytes) for x in self._whole if x is not None)
 
-    def encoded(self, x: Any) -> tuple[Any, Any]:
-        """What is kept of `x` (n, Hkv, T, D): values, and scales (n, Hkv, T) or None."""
-        x = self.place.given(x)
-        if self.scale is None:
-            return x, None
-        pieces = -(-x.size // PIECE) if self.place.backend == "cpu" else 1
-        if pieces <= 1:
-            return quantized(x, self.dtype)
-        axis = 0 if x.shape[0] > x.shape[2] else 2
-        parts = [quantized(part, self.dtype) for part in np.array_split(x, min(pieces, x.shape[axis]), axis)]
-        return np.concatenate([code for code, _ in parts], axis), np.concatenate([scale for _, scale in parts], axis)
+    def write(self, layer: int, k: Any, v: Any, where: Any) -> None:
+        """Keep tokens (n, Hkv, T, D) and (n, Hkv, T, Dv) of the user, of pages and rows (2, n, T)."""
+        if k.dtype != v.dtype:
+            k, v = (self.place.kind.cast(x, "float32") for x in (k, v))
+        self.place.store(self.place.given(k), self.place.given(v), self.layers[layer], where)
 
-    def write(self, where: tuple[Any, ...], kept: tuple[Any, Any]) -> None:
-        """Keep what `encoded` gave, of tokens whose pages and rows are (n, T)."""
-        for pages, x in zip((self.values, self.scale), kept, strict=True):
-            if pages is not None:
-                _by_token(pages)[where] = x.swapaxes(1, 2)
-
-    def copy(self, pages: tuple[Any, ...], rows: int) -> None:
-        """Copy the first rows of pages, whose numbers come first, to others."""
-        sources, copies = pages
-        for x in (self.values, self.scale):
+    def copy(self, sources: Array, copies: Array, rows: int) -> None:
+        """Copy the first rows of pages of all layers to others."""
+        given, taken = self.place.sent(np.stack([sources, copies]))
+        for x in self._whole:
             if x is not None:
-                x[copies, :, :rows] = x[sources, :, :rows]
+                x[:, taken, :, :rows] = x[:, given, :, :rows]
 
-    def read(self, where: tuple[Any, ...]) -> Any:
-        """Tokens (Hkv, T, D) whose pages and rows are (T,), of quantized ones what they mean in float32."""
-        x = _by_token(self.values)[where].swapaxes(0, 1)
-        if self.scale is None:
+    def read(self, layer: int, where: Any) -> tuple[Any, Any]:
+        """Keys and values (Hkv, T, D) of pages and rows (2, T), of quantized ones what they mean in float32."""
+        kept = self.layers[layer]
+        return self._read(kept.k, kept.k_scale, where), self._read(kept.v, kept.v_scale, where)
+
+    def _read(self, pages: Any, scale: Any, where: Any) -> Any:
+        x = _by_token(pages)[where[0], where[1]].swapaxes(0, 1)
+        if scale is None:
             return self.place.returned(x)
         x, arrays = namespace(x)
         wide = arrays.cast(x, "float32") if self.dtype == "int8" else decode(x, format="e4m3fn")
-        return self.place.returned(wide * _by_token(self.scale)[where].swapaxes(0, 1)[..., None])
-
-
-def quantized(x: Any, dtype: str) -> tuple[Any, Any]:
-    """Codes of `x` (..., D), as bytes if of e4m3fn, and scales (...) such that ``codes * scales`` is close to `x`.
-
-    The largest magnitude of a row becomes the largest code. A row that is not finite gets a scale of NaN.
-    """
-    x, arrays = namespace(x)
-    numbers = library(x)
-    x = arrays.cast(x, "float32")
-    largest = numbers.amax(numbers.abs(x), -1)
-    with np.errstate(invalid="ignore"):
-        scale = (largest / LARGEST[dtype]).clip(SMALLEST_SCALE)
-        scale = numbers.where(numbers.isfinite(scale), scale, numbers.nan)
-        ratio = numbers.where(numbers.isfinite(scale)[..., None], x / scale[..., None], 0.0)
-    if dtype == "int8":
-        return arrays.cast(numbers.round(ratio), "int8"), scale
-    codes, arrays = namespace(encode(ratio, "e4m3fn"))
-    return arrays.raw(codes, "gpu"), scale
+        return self.place.returned(wide * _by_token(scale)[where[0], where[1]].swapaxes(0, 1)[..., None])
 
 
 def _by_token(pages: Any) -> Any:

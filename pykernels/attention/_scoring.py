@@ -17,6 +17,7 @@ from math import isfinite
 from numbers import Integral, Real
 from typing import Any
 
+from .. import _options
 from .._arrays import FLOATING, namespace
 from ..kernels.attention.problem import Scoring
 
@@ -90,14 +91,7 @@ def logit_dtype(arrays: Any, q: Any) -> str:
 
 def alike(arrays: Any, q: Any, name: str, value: Any, accepted: tuple[str, ...]) -> Any:
     """`value` as an array of the kind and on the device of `q`, of an accepted dtype."""
-    value, kind = namespace(value)
-    if kind is not arrays:
-        raise TypeError(f"{name} is a {type(value).__name__}: expected a {type(q).__name__}, as q")
-    if kind.dtype_name(value) not in accepted:
-        raise TypeError(f"{name} has dtype {kind.dtype_name(value)}: expected {_listed(accepted)}")
-    if getattr(value, "device", None) != getattr(q, "device", None):
-        raise ValueError(f"{name} is on device {value.device}: expected {q.device}, as q")
-    return value
+    return _options.alike(arrays, q, name, value, accepted, "q")
 
 
 def _reach(causal: Any, window: Any) -> tuple[int, int, bool]:
@@ -148,7 +142,3 @@ def _broadcast(arrays: Any, q: Any, name: str, value: Any, shape: Any, accepted:
     ):
         raise ValueError(f"{name} has shape {given}: expected one that broadcasts to {shape}")
     return value if len(given) == 4 else value.reshape((1,) * (4 - len(given)) + given)
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    return names[0] if len(names) == 1 else f"one of {', '.join(names)}"
