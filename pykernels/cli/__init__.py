@@ -1,4 +1,4 @@
-"""The command line: ``pykernels info | list | check | bench | conformations | screen``."""
+"""The command line: ``pykernels info | list | check | bench | plan | conformations | screen``."""
 
 from __future__ import annotations
 
@@ -24,6 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from pykernels.cli.check import check
 
         return check(options.family, options.exhaustive)
+    if options.command == "plan":
+        from pykernels.cli.plan import plan
+
+        return plan(options)
     if options.command in ("conformations", "screen"):
         from pykernels.cli import conformations
 
@@ -52,7 +56,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     for command in (check, bench):
         command.add_argument("family", nargs="?", choices=sorted(FAMILIES), help="default: all")
-    from pykernels.cli.conformations import add_commands
+    from pykernels.cli import conformations, plan
 
-    add_commands(commands)
+    plan.add_command(commands)
+    conformations.add_commands(commands)
     return parser
