@@ -59,7 +59,8 @@ def multiply_add_pairs(builder: Any, a: Any, b: Any, total: Any) -> Any:
     return _call(builder, "llvm.x86.avx512bf16.dpbf16ps.512", total, a, b)
 
 
-def _quads(builder: Any, a: Any, b: Any, total: Any) -> Any:
+def multiply_add_quads(builder: Any, a: Any, b: Any, total: Any) -> Any:
+    """Of words of four: int8 in `a`, uint8 in `b`."""
     return _call(builder, "llvm.x86.avx512.vpdpbusd.512", total, b, a)
 
 
@@ -114,7 +115,7 @@ def _tile(columns: int, product: Any) -> Any:
                 offset = builder.load(builder.gep(starts_data, [builder.add(first_row, _INDEX(r))]))
                 rows.append(builder.gep(x_data, [offset]))
             start = [ir.Constant(ir.VectorType(FLOAT, VECTOR), None)] * ROWS
-            if product is _quads:
+            if product is multiply_add_quads:
                 words = (builder.gep(initial_data, [builder.add(first_row, _INDEX(r))]) for r in range(ROWS))
                 start = [splat(builder, builder.load(word)) for word in words]
             entry = builder.block
@@ -144,7 +145,7 @@ def _tile(columns: int, product: Any) -> Any:
                 row_at = builder.mul(builder.add(first_row, _INDEX(r)), _INDEX(columns))
                 for v in range(vectors):
                     total = sums[r][v]
-                    if product is _quads:
+                    if product is multiply_add_quads:
                         total = builder.sitofp(total, ir.VectorType(FLOAT, VECTOR))
                     store_vector(builder, total, out_data, builder.add(row_at, _INDEX(v * VECTOR)))
             return context.get_dummy_value()
@@ -156,4 +157,4 @@ def _tile(columns: int, product: Any) -> Any:
 
 floats, floats_half = _tile(LANES, multiply_add), _tile(HALF, multiply_add)
 pairs, pairs_half = _tile(LANES, multiply_add_pairs), _tile(HALF, multiply_add_pairs)
-quads, quads_half = _tile(LANES, _quads), _tile(HALF, _quads)
+quads, quads_half = _tile(LANES, multiply_add_quads), _tile(HALF, multiply_add_quads)

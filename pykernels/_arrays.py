@@ -74,6 +74,11 @@ def capturing(x: Array) -> bool:
     return False
 
 
+def state(x: Array) -> Any:
+    """What differs once `x` was written to or moved, where that can be told: None for NumPy arrays."""
+    return None
+
+
 def device(x: Array) -> str:
     return "cpu"
 

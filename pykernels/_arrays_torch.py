@@ -23,6 +23,8 @@ def operators(family: str) -> Any:
     """The operations of a family as torch operators, for autograd and torch.compile."""
     if family == "quant":
         from .quant import _torch as module
+    elif family == "linear":
+        from .quant import _linear_torch as module  # type: ignore[no-redef]
     elif family == "search":
         from .search import _torch as module  # type: ignore[no-redef]
     elif family == "tiered":
@@ -40,6 +42,10 @@ def needs_gradient(x: torch.Tensor) -> bool:
 
 def capturing(x: torch.Tensor) -> bool:
     return x.is_cuda and torch.cuda.is_current_stream_capturing()
+
+
+def state(x: torch.Tensor) -> Any:
+    return x.data_ptr(), 0 if x.is_inference() else x._version
 
 
 def device(x: torch.Tensor) -> str:

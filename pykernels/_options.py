@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any
 
@@ -78,14 +78,45 @@ def floating(arrays: Any, x: Any, name: str = "x") -> str:
     return dtype_name(arrays, x, _arrays.FLOATING, name)
 
 
-def floating_name(dtype: Any, default: str) -> str:
+def floating_name(dtype: Any, default: str, name: str = "dtype", accepted: tuple[str, ...] = _arrays.FLOATING) -> str:
     """The name of a floating-point dtype given as a name, a NumPy dtype or a torch dtype."""
     if dtype is None:
         return default
-    name = dtype if isinstance(dtype, str) else str(getattr(dtype, "__name__", dtype)).removeprefix("torch.")
-    if name not in _arrays.FLOATING:
-        raise TypeError(f"dtype={dtype!r}: expected one of {', '.join(_arrays.FLOATING)}")
-    return name
+    given = dtype if isinstance(dtype, str) else str(getattr(dtype, "__name__", dtype)).removeprefix("torch.")
+    if given not in accepted:
+        raise TypeError(f"{name}={dtype!r}: expected one of {', '.join(accepted)}")
+    return given
+
+
+def alike(arrays: Any, x: Any, name: str, value: Any, accepted: Iterable[str], of: str = "x") -> Any:
+    """`value` as an array of the kind and on the device of `x`, the argument `of`, of an accepted dtype."""
+    value, kind = _arrays.namespace(value)
+    if kind is not arrays:
+        raise TypeError(f"{name} is a {type(value).__name__}: expected a {type(x).__name__}, as {of}")
+    dtype = kind.dtype_name(value)
+    if dtype not in accepted:
+        accepted = tuple(accepted)
+        listed = f"one of {', '.join(accepted)}" if len(accepted) > 1 else accepted[0]
+        raise TypeError(f"{name} has dtype {dtype}: expected {listed}")
+    if getattr(value, "device", None) != getattr(x, "device", None):
+        raise ValueError(f"{name} is on device {value.device}: expected {x.device}, as {of}")
+    return value
+
+
+def check_shapes(expected: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]], what: str) -> None:
+    """Raise ValueError if names or shapes of tensors differ, naming all that do."""
+    wrong = [
+        f"{name} {given[name]} instead of {shape}"
+        for name, shape in expected.items()
+        if name in given and given[name] != shape
+    ]
+    parts = {
+        "missing": [name for name in expected if name not in given],
+        "extra": [name for name in given if name not in expected],
+        "misshapen": wrong,
+    }
+    if listed := "; ".join(f"{label}: {', '.join(names)}" for label, names in parts.items() if names):
+        raise ValueError(f"{what}: {listed}")
 
 
 def follows_data(backend: Any) -> None:

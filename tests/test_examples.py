@@ -33,3 +33,9 @@ def test_generate():
     results = compare(width=64, heads=4, layers=1, prompt=16, new=8, batch=2)
     for first, _, tokens in results.values():
         assert first > 0 and tokens.shape == (2, 8) and torch.equal(tokens, results["eager"][2])
+
+
+def test_generate_text():
+    write = runpy.run_path(str(EXAMPLES / "generate_text.py"))["write"]
+    streamed, returned = write(layers=1, width=64, new=8)
+    assert streamed == returned and len(returned) == 3 and all(1 <= len(each) <= 8 for each in returned)

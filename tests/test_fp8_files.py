@@ -37,7 +37,9 @@ def test_foreign_files_are_refused(tmp_path):
         quant.QuantizedTensor.load(tmp_path / "text", framework="jax")
 
 
-@pytest.mark.parametrize(("granularity", "shape"), [("tensor", ()), ("row", (5, 1)), ("column", (1, 7))])
+@pytest.mark.parametrize(
+    ("granularity", "shape"), [("tensor", ()), ("row", (5, 1)), ("column", (1, 7)), ((1, 4), (5, 2)), ((5, 7), (1, 1))]
+)
 def test_int8_codes(tmp_path, granularity, shape):
     pytest.importorskip("safetensors")
     random = np.random.default_rng(0)
@@ -45,7 +47,8 @@ def test_int8_codes(tmp_path, granularity, shape):
     scale = random.random(shape, np.float32) + np.float32(0.5)
     q = quant.QuantizedTensor(codes, scale, granularity)
     assert q.format == "int8"
-    np.testing.assert_array_equal(q.dequantize(), codes.astype(np.float32) * scale)
+    wide = scale.repeat(4, axis=1)[:, :7] if granularity == (1, 4) else scale
+    np.testing.assert_array_equal(q.dequantize(), codes.astype(np.float32) * wide)
     q.save(tmp_path / "q.safetensors")
     again = quant.QuantizedTensor.load(tmp_path / "q.safetensors")
     assert (again.format, again.granularity, again.codes.dtype) == ("int8", granularity, np.int8)

@@ -21,6 +21,7 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
+from triton_compile_inference import launch_decoder, launch_linear
 
 from pykernels.kernels.attention import gpu as attention
 from pykernels.kernels.attention.gpu_backward import attention_backward
@@ -28,7 +29,7 @@ from pykernels.kernels.attention.gpu_halo import halo
 from pykernels.kernels.attention.gpu_halo_backward import halo_backward
 from pykernels.kernels.attention.problem import Cache, Gradients, Lengths, Scoring, Window
 from pykernels.kernels.fp8 import gpu
-from pykernels.kernels.fp8.formats import FORMATS, OVERFLOWS, ROUNDINGS, Recipe
+from pykernels.kernels.fp8.formats import FORMATS, OVERFLOWS, ROUNDINGS, SCALED_FORMATS, Recipe
 from pykernels.kernels.search import gpu as search
 from pykernels.kernels.tiered import cases, energy_cases
 from pykernels.kernels.tiered import gpu as tiered
@@ -48,6 +49,7 @@ float64 is left out: some ptxas versions spill its division."""
 
 ALL = slice(None)
 NAMES = tuple(FORMATS)
+SCALED = tuple(SCALED_FORMATS.values())
 SCALES = (("fp32", torch.float32), ("pow2", torch.float32), ("e8m0", torch.uint8))
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -115,7 +117,7 @@ def launch_scaled() -> None:
         for rounding in ROUNDINGS if dtype == torch.float32 else ROUNDINGS[turn % 3 :][:1]:
             scale_format, scale_dtype = SCALES[(turn + ROUNDINGS.index(rounding)) % 3]
             scale = torch.empty([triton.cdiv(n, b) for n, b in zip(shape, (1, *block), strict=True)], dtype=scale_dtype)
-            recipe = Recipe(FORMATS[NAMES[turn % 4]], block, scale_format, "ceil", "sat", rounding, 1)
+            recipe = Recipe(SCALED[turn % len(SCALED)], block, scale_format, "ceil", "sat", rounding, 1)
             gpu.quantize(x, codes, scale, recipe, True)
         if turn % 3 == 0:
             gpu.quantize(x, codes, scale, recipe, False)
@@ -266,6 +268,8 @@ def main(name: str, *options: str) -> None:
     launch_attention(dealt)
     launch_attention_backward(dealt)
     launch_halo(dealt)
+    launch_linear(dealt)
+    launch_decoder(dealt)
     if not kernels:
         sys.exit("no kernel was launched")
     shared = max(kernel.metadata.shared for kernel in kernels.values())

@@ -1,10 +1,13 @@
-"""FP8 conversion, scaling and quantization.
+"""FP8 conversion, scaling and quantization; int8 quantization.
 
 Formats (``formats.FORMATS``)
     ``e4m3fn`` and ``e5m2`` of "FP8 Formats for Deep Learning" (arXiv 2209.05433, Table 1) and of
     OCP OFP8 1.0; ``e4m3fnuz`` and ``e5m2fnuz``, which have one zero, one NaN (0x80) and no Inf.
     A code is a byte: sign, exponent, mantissa. Scales may also be ``e8m0fnu`` (OCP MX 1.0): the
     byte ``c`` is ``2**(c - 127)``, and 255 is NaN.
+
+    What has scales may also be ``int8``, symmetric: the integers -127 to 127 in two's complement. -128
+    is never produced, and is -128 where it is found. There is no Inf, no NaN and one zero.
 
 Encode: one rounding step from the input's own value
     ``nearest`` rounds to nearest, ties to even, with an unbounded exponent range, so overflow is
@@ -31,11 +34,11 @@ Stochastic rounding is counter-based (Philox4x32-10, Salmon et al. 2011)
 
 Amax
     ``max |x|`` as an integer maximum over the magnitude bits, which orders finite < Inf < NaN, so
-    both propagate. Scales are computed from the finite elements alone.
+    both propagate. Scales are computed from the finite elements alone; of int8, from all but Inf.
 
 Scale of a block with amax ``a``; ``fmax`` is the format's largest value, ``2**emax`` its largest
 power of two
-    no finite non-zero element: 1. Otherwise:
+    no finite non-zero element: 1. NaN in a block of int8: NaN (E8M0: 255). Otherwise:
 
     =======================  ===================================================================
     fp32                     ``float32(float64(a) / fmax)``, clamped to [2**-126, float32 max]
@@ -44,9 +47,14 @@ power of two
     pow2 and e8m0, even      floor, after rounding ``a`` to the format's significand, ties to even
     =======================  ===================================================================
 
-    Powers of two are clamped to [2**-127, 2**127].
+    Powers of two are clamped to [2**-127, 2**127]. For int8 ``fmax`` is 127, ``emax`` 6, and the
+    significand has seven bits, of which the first is before the point.
 
 Quantize
     ``encode(x / scale)``; dequantize ``decode(code) * scale``. Both are computed in float32, or in
     float64 when the array outside is float64; float16 and bfloat16 results are rounded from that.
+
+    For int8 the three roundings are to integers, of the magnitude as above; overflow is ``sat``, and NaN
+    becomes 0. So a NaN turns the whole block into zeros with the scale NaN, whose products are NaN: it is
+    not taken for a number. Only if the scale was given is it: for 0.
 """

@@ -32,10 +32,15 @@ def decoding_constants(fmt: Format) -> Array:
 
 
 @cache
-def magnitude_limits(dtype: np.dtype[Any], finite: bool) -> Array:
-    """Zero, and the largest magnitude bits that count, for elements of a bit-pattern type."""
+def magnitude_limits(dtype: np.dtype[Any], ignored: str) -> Array:
+    """Zero, and the largest magnitude bits that count, for elements of a bit-pattern type.
+
+    `ignored` is "none", "inf and nan", or "inf"; then all bits count at first, and those of Inf come third.
+    """
     unsigned = np.dtype(f"u{dtype.itemsize}")
-    return np.array([0, LARGEST_FINITE[dtype.type] if finite else np.iinfo(unsigned).max], unsigned)
+    finite = LARGEST_FINITE[dtype.type]
+    limit = finite if ignored == "inf and nan" else np.iinfo(unsigned).max
+    return np.array([0, limit, finite + 1 if ignored == "inf" else 0], unsigned)
 
 
 def signed_seed(seed: int | None) -> int:
@@ -83,17 +88,20 @@ def _amax_columns(x, limits, out):
             fold_run(x[o][i][columns], limits, out[o][j][columns])
 
 
-def amax_bits(bits: Array, finite: bool) -> Array:
-    """Largest magnitude bits, of the finite elements or of all, over the middle axis of `bits` (outer, n, inner)."""
+def amax_bits(bits: Array, limits: Array) -> Array:
+    """Largest magnitude bits that count over the middle axis of `bits` (outer, n, inner)."""
     outer, n, inner = bits.shape
-    limits = magnitude_limits(bits.dtype, finite)
     pieces = max(1, min(-(-n * inner // CHUNK), -(-n // 64)))
     partial = np.zeros((outer, pieces, inner), limits.dtype)
     if inner == 1:
         _amax_rows(bits.nbytes, bits.reshape(outer, n), limits, partial.reshape(outer, pieces))
     else:
         _amax_columns(bits.nbytes, bits, limits, partial)
-    return partial[:, 0] if pieces == 1 else partial.max(axis=1)
+    largest = partial[:, 0] if pieces == 1 else partial.max(axis=1)
+    infinite = (largest == limits[2]) & (largest != 0)
+    if infinite.any():
+        largest[infinite] = amax_bits(bits, magnitude_limits(bits.dtype, "inf and nan"))[infinite]
+    return largest
 
 
 def encode(x: Array, out: Array, fmt: Format, overflow: str, rounding: str, seed: int | None) -> None:
@@ -110,4 +118,5 @@ def decode(codes: Array, out: Array, fmt: Format) -> None:
 
 def amax(x: Array, out: Array) -> None:
     """Largest magnitude over the middle axis of `x` (outer, n, inner) into `out` (outer, inner)."""
-    out[...] = amax_bits(bits_of(x), finite=False).view(out.dtype)
+    bits = bits_of(x)
+    out[...] = amax_bits(bits, magnitude_limits(bits.dtype, "none")).view(out.dtype)

@@ -22,9 +22,9 @@ from .._numba import (
     shift_left,
     shift_right,
 )
-from .formats import FLOAT16, FLOAT32_INF, FLOAT32_MAX, Decoding, Encoding, encoding
+from .formats import FLOAT32_INF, FLOAT32_MAX, Decoding, Encoding
 
-u16, u32, u64, f32, f64 = np.uint16, np.uint32, np.uint64, np.float32, np.float64
+u16, u32, u64, i32, f32, f64 = np.uint16, np.uint32, np.uint64, np.int32, np.float32, np.float64
 
 INF = u32(FLOAT32_INF)
 _MAX = u32(FLOAT32_MAX)
@@ -32,7 +32,8 @@ MAGNITUDE = u32(0x7FFFFFFF)
 _MAGNITUDE16 = u16(0x7FFF)
 _MAGNITUDE64 = u64(0x7FFFFFFFFFFFFFFF)
 _FRACTION = u32(0x7FFFFF)
-_FLOAT16 = Encoding(*(u32(field) for field in encoding(FLOAT16)))
+_UNITS, _UNITS_BITS = 1.5 * 2.0**23, 0x4B400000
+"""A float32 whose last bit weighs one, amid its binade: it takes in small integers of both signs."""
 
 
 _ELEMENT = {
@@ -49,12 +50,12 @@ def bits_of(x: np.ndarray) -> np.ndarray:
 
 @jit
 def load_encoding(c):
-    return Encoding(c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7], c[8], c[9], c[10])
+    return Encoding(c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7], c[8], c[9], c[10], c[11])
 
 
 @jit
 def load_decoding(c):
-    return Decoding(c[0], c[1], c[2], c[3], c[4], c[5], c[6])
+    return Decoding(c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7])
 
 
 def float32_bits(v, sticky):
@@ -79,11 +80,6 @@ def magnitude_mask(x):
 
 def element_scale(scale, i):
     """The scale of element `i`: None, one scale for all, or an array of them."""
-    raise NotImplementedError
-
-
-def put(out, i, code, scale, d):
-    """Store an fp8 code: as it is in a uint8 array, otherwise as its value times `scale`."""
     raise NotImplementedError
 
 
@@ -211,16 +207,19 @@ def signed_plain(code, bits):
 
 
 @jit
-def value_bits(code, d):
-    """float32 bits of an fp8 code."""
-    m = u32(code & u32(0x7F))
-    r = u32(shift_left(m, d.shift) + d.rebias)
-    subnormal = bits_from_float32(f32(float32_from_bits(u32(r + u32(1 << 23))) - float32_from_bits(d.min_normal)))
-    r = subnormal if m < d.first_normal else r
-    r = d.special if m > d.max_code else r
-    r = u32(0x7FC00000) if m > u32(d.max_code + u32(1)) else r
-    r = u32(r | shift_left(u32(code & u32(0x80)), u32(24)))
-    return u32(0x7FC00000) if code == d.lone_nan else r
+def signed_integer(code, bits):
+    """The int32 with the magnitude `code` and the sign of the float32 `bits`."""
+    return i32(-i32(code)) if bits > MAGNITUDE else i32(code)
+
+
+@jit
+def nearest_integer(bits):
+    """The float32 `bits` rounded to nearest even and clamped to 127, as int32; 0 for NaN."""
+    x = float32_from_bits(bits)
+    y = x if x < f32(127) else f32(127)
+    y = y if y > f32(-127) else f32(-127)
+    rounded = i32(bits_from_float32(f32(y + f32(_UNITS)))) - i32(_UNITS_BITS)
+    return i32(rounded) if x == x else i32(0)
 
 
 @jit
@@ -234,54 +233,3 @@ def philox(seed, block):
         c1, c3 = u32(p1), u32(p0)
         k0, k1 = u32(k0 + u32(0x9E3779B9)), u32(k1 + u32(0xBB67AE85))
     return c0, c1, c2, c3
-
-
-@jit
-def _bfloat16(r):
-    rounded = shift_right(u32(r + u32(u32(0x7FFF) + u32(shift_right(r, u32(16)) & u32(1)))), u32(16))
-    return u16(0x7FC0) if u32(r & MAGNITUDE) > INF else u16(rounded)
-
-
-@jit
-def _float16(r):
-    code = nearest(u32(r & MAGNITUDE), _FLOAT16)
-    return np.int16(u16(code | u32(shift_right(r, u32(16)) & u32(0x8000))))
-
-
-def _product(code, scale, d):
-    """float32 bits of an fp8 code's value times `scale`."""
-    raise NotImplementedError
-
-
-@overload(_product)
-def _product_impl(code, scale, d):
-    if scale == types.none:
-        return lambda code, scale, d: value_bits(u32(code), d)
-    return lambda code, scale, d: bits_from_float32(f32(float32_from_bits(value_bits(u32(code), d)) * scale))
-
-
-@overload(put)
-def _put(out, i, code, scale, d):
-    def code8(out, i, code, scale, d):
-        out[i] = code
-
-    def float32(out, i, code, scale, d):
-        out[i] = _product(code, scale, d)
-
-    def bfloat16(out, i, code, scale, d):
-        out[i] = _bfloat16(_product(code, scale, d))
-
-    def float16(out, i, code, scale, d):
-        out[i] = _float16(_product(code, scale, d))
-
-    def float64(out, i, code, scale, d):
-        value = f64(float32_from_bits(value_bits(u32(code), d)))
-        out[i] = bits_from_float64(value if scale is None else value * f64(scale))
-
-    return {
-        types.uint8: code8,
-        types.uint32: float32,
-        types.uint16: bfloat16,
-        types.int16: float16,
-        types.uint64: float64,
-    }[out.dtype]

@@ -26,7 +26,7 @@ from .cpu_convert import (
     signed_seed,
 )
 from .cpu_core import bits_of
-from .cpu_runs import block_maxima, decode_run, encode_blocks, fold_run
+from .cpu_runs import block_maxima, decode_run, encode_blocks, fold_run, skip_infinite
 from .cpu_scale import block_scale, block_scales, fetch_scale, fetch_scales, load_scaling, store_scale
 from .formats import ROUNDINGS, Recipe, scaling
 
@@ -74,6 +74,8 @@ def _quantize_tiles(x, scale, out, block, group, width, step, dynamic, limits, s
                         for row in range(top, bottom):
                             fold_run(x[b][row][span], limits, largest[:size])
                         block_maxima(largest[:size], columns, limits, maxima[: scales.size])
+                    if limits[2]:
+                        skip_infinite(x[b][top:bottom, span], columns, limits[2], maxima[: scales.size])
                     block_scales(x, maxima, load_scaling(s), scales, values)
                 for row in range(top, bottom):
                     counter = (b * m + row) * n + first
@@ -131,40 +133,46 @@ def quantize(x: Array, codes: Array, scale: Array, recipe: Recipe, dynamic: bool
 
     `scale` (B, ceil(M / bm), ceil(N / bn)), float32 or uint8 (E8M0), is computed if `dynamic`.
     """
-    if x.size == 0:
+    _quantize_bits(bits_of(x), codes.view(np.uint8), scale, recipe, dynamic)
+
+
+def quantize_dequantize(x: Array, out: Array, scale: Array, recipe: Recipe, dynamic: bool) -> None:
+    """`dequantize` of `quantize`, in one pass."""
+    _quantize_bits(bits_of(x), bits_of(out), scale, recipe, dynamic)
+
+
+def dequantize(codes: Array, scale: Array, out: Array, recipe: Recipe) -> None:
+    """``decode(codes) * scale`` into `out` (B, M, N)."""
+    decoding = decoding_constants(recipe.fmt)
+    _dequantize(out.nbytes, codes.view(np.uint8), scale, bits_of(out), recipe.block, decoding)
+
+
+def _quantize_bits(bits: Array, out: Array, scale: Array, recipe: Recipe, dynamic: bool) -> None:
+    """Codes, or (not uint8) their values times the scales, into `out`."""
+    if bits.size == 0:
         if dynamic:
             scale[...] = 127 if scale.dtype == np.uint8 else 1
         return
-    bits, nbytes = bits_of(x), x.nbytes
+    nbytes = bits.nbytes
     options = (dynamic, *_constants(recipe, bits.dtype))
-    m, n = x.shape[1:]
+    batch, m, n = bits.shape
     height, width = min(recipe.block[0], m), min(recipe.block[1], n)
     if height == 1 and scale.size <= FEW and nbytes >= scale.size * LONG:
-        _quantize_long(bits, scale, codes, width, *options)
+        _quantize_long(bits, scale, out, width, *options)
         return
     if height == 1 and n % width == 0:
-        bits, scale, codes = (array.reshape(1, 1, -1) for array in (bits, scale, codes))
+        bits, scale, out = (array.reshape(1, 1, -1) for array in (bits, scale, out))
         m, n = 1, bits.size
     elif dynamic and height * min(n, 1024) > STRIPE:
         _column_scales(bits, scale, height, width, *options[1:3])
         if m <= height:
             scale, height = scale.repeat(-(-m // SHORT), axis=1), SHORT
         options = (False, *options[1:])
-    columns = TILE if height == 1 else _columns(height, n, x.shape[0] * scale.shape[1])
+    columns = TILE if height == 1 else _columns(height, n, batch * scale.shape[1])
     step = max(1, columns // width) * width
     tile = max(1, CHUNK // step) * step if height == 1 else step
     group = max(1, CHUNK // (height * n))
-    _quantize_tiles(nbytes, bits, scale, codes, (height, width), group, tile, step, *options)
-
-
-def quantize_dequantize(x: Array, out: Array, scale: Array, recipe: Recipe, dynamic: bool) -> None:
-    """`dequantize` of `quantize`, in one pass."""
-    quantize(x, bits_of(out), scale, recipe, dynamic)
-
-
-def dequantize(codes: Array, scale: Array, out: Array, recipe: Recipe) -> None:
-    """``decode(codes) * scale`` into `out` (B, M, N)."""
-    _dequantize(out.nbytes, codes, scale, bits_of(out), recipe.block, decoding_constants(recipe.fmt))
+    _quantize_tiles(nbytes, bits, scale, out, (height, width), group, tile, step, *options)
 
 
 def _quantize_long(bits, scale, out, width, dynamic, limits, s, c, d, rounding, seed):  # type: ignore[no-untyped-def]
@@ -175,7 +183,7 @@ def _quantize_long(bits, scale, out, width, dynamic, limits, s, c, d, rounding, 
         span = slice(j * width, (j + 1) * width)
         run = bits[row, span]
         if dynamic:
-            largest = amax_bits(run.reshape(1, -1, 1), finite=True)[0, 0]
+            largest = amax_bits(run.reshape(1, -1, 1), limits)[0, 0]
             value = _store_block_scale(run, largest, s, scale[row, j:])
         else:
             value = _fetch_first(scale[row, j:])
@@ -186,7 +194,7 @@ def _column_scales(bits, scale, height, width, limits, s):  # type: ignore[no-un
     """The scales of blocks too tall for the caches, from a pass of its own."""
     for b, stripe in np.ndindex(*scale.shape[:2]):
         rows = bits[b, stripe * height : (stripe + 1) * height]
-        maxima = amax_bits(rows[None], finite=True)[0]
+        maxima = amax_bits(rows[None], limits)[0]
         _store_column_scales(rows, maxima, width, limits, s, scale[b, stripe])
 
 
@@ -199,7 +207,7 @@ def _columns(height: int, n: int, stripes: int) -> int:
 def _constants(recipe: Recipe, dtype: np.dtype[Any]) -> tuple[Array, Array, Array, Array, int, int]:
     """What the kernels take of a recipe: limits, s, c, d, rounding and seed."""
     return (
-        magnitude_limits(dtype, finite=True),
+        magnitude_limits(dtype, "inf" if recipe.fmt.integer else "inf and nan"),
         np.array(scaling(recipe.fmt, recipe.scale_format, recipe.scale_rounding), np.uint32),
         encoding_constants(recipe.fmt, recipe.overflow, recipe.rounding),
         decoding_constants(recipe.fmt),

@@ -14,15 +14,17 @@ from .cpu_core import (
     magnitude,
     magnitude_mask,
     nearest,
+    nearest_integer,
     nearest_plain,
     philox,
-    put,
     scaled_bits,
     signed,
+    signed_integer,
     signed_plain,
     u32,
     u64,
 )
+from .cpu_put import put
 from .formats import ROUNDINGS
 
 NEAREST = ROUNDINGS.index("nearest")
@@ -72,6 +74,18 @@ def fold_run(x, limits, largest):
 
 
 @jit
+def skip_infinite(x, width, inf, maxima):
+    """Where a block of `width` columns of `x` reached the bits `inf`, the largest of its finite elements instead."""
+    for j in range(maxima.size):
+        if maxima[j] == inf:
+            maxima[j] = 0
+            for row in range(x.shape[0]):
+                for v in x[row][j * width : (j + 1) * width]:
+                    m = magnitude(v)
+                    maxima[j] = m if inf > m > maxima[j] else maxima[j]
+
+
+@jit
 def encode_run(x, scale, out, c, d, rounding, seed, start):
     """Encode ``x / scale`` into `out`; `start` is the counter of the first element."""
     e, f = load_encoding(c), load_decoding(d)
@@ -80,6 +94,10 @@ def encode_run(x, scale, out, c, d, rounding, seed, start):
             s = element_scale(scale, i)
             bits = scaled_bits(x[i], s, 1)
             put(out, i, signed_plain(nearest_plain(u32(bits & MAGNITUDE), e), bits), s, f)
+    elif rounding == NEAREST and e.integer:
+        for i in range(x.size):
+            s = element_scale(scale, i)
+            put(out, i, nearest_integer(scaled_bits(x[i], s, 1)), s, f)
     elif rounding == NEAREST:
         for i in range(x.size):
             s = element_scale(scale, i)
@@ -87,10 +105,16 @@ def encode_run(x, scale, out, c, d, rounding, seed, start):
             put(out, i, signed(nearest(u32(bits & MAGNITUDE), e), bits, e), s, f)
     else:
         words = random_words(u64(seed), start, x.size) if rounding == STOCHASTIC else np.zeros(x.size, np.uint32)
-        for i in range(x.size):
-            s = element_scale(scale, i)
-            bits = scaled_bits(x[i], s, 0)
-            put(out, i, signed(directed(u32(bits & MAGNITUDE), e, words[i]), bits, e), s, f)
+        if e.integer:
+            for i in range(x.size):
+                s = element_scale(scale, i)
+                bits = scaled_bits(x[i], s, 0)
+                put(out, i, signed_integer(directed(u32(bits & MAGNITUDE), e, words[i]), bits), s, f)
+        else:
+            for i in range(x.size):
+                s = element_scale(scale, i)
+                bits = scaled_bits(x[i], s, 0)
+                put(out, i, signed(directed(u32(bits & MAGNITUDE), e, words[i]), bits, e), s, f)
 
 
 @jit
@@ -101,7 +125,7 @@ def encode_blocks(x, scales, width, out, c, d, rounding, seed, start, ahead):
     """
     e, f = load_encoding(c), load_decoding(d)
     whole = x.size - x.size % LANES
-    if width % LANES or rounding != NEAREST or not e.plain:
+    if width % LANES or rounding != NEAREST or not (e.plain or e.integer):
         whole = 0
     runs, codes = x[:whole].reshape(-1, LANES), out[:whole].reshape(-1, LANES)
     per_block = max(1, width // LANES)
@@ -112,6 +136,10 @@ def encode_blocks(x, scales, width, out, c, d, rounding, seed, start, ahead):
         left -= 1
         run, target, s = runs[k], codes[k], scales[block]
         prefetch_lanes(run, ahead)
+        if e.integer:
+            for i in range(LANES):
+                put(target, i, nearest_integer(scaled_bits(run[i], s, 1)), s, f)
+            continue
         for i in range(LANES):
             bits = scaled_bits(run[i], s, 1)
             put(target, i, signed_plain(nearest_plain(u32(bits & MAGNITUDE), e), bits), s, f)
@@ -127,8 +155,12 @@ def encode_blocks(x, scales, width, out, c, d, rounding, seed, start, ahead):
 @jit
 def decode_run(codes, scale, out, d):
     constants = load_decoding(d)
-    for i in range(codes.size):
-        put(out, i, codes[i], element_scale(scale, i), constants)
+    if constants.integer:
+        for i in range(codes.size):
+            put(out, i, np.int32(np.int8(codes[i])), element_scale(scale, i), constants)
+    else:
+        for i in range(codes.size):
+            put(out, i, codes[i], element_scale(scale, i), constants)
 
 
 @jit

@@ -44,8 +44,8 @@ def _block_scale(x, amax, s):
 
 @jit
 def _scale(amax, exponent, fraction, s):
-    if amax == 0:
-        return f32(1)
+    if not amax > 0:
+        return f32(1) if amax == 0 else f32(np.nan)
     if s.mode == 0:
         quotient = f32(amax / f64(float32_from_bits(s.max)))
         return min(max(quotient, float32_from_bits(_SMALLEST)), float32_from_bits(u32(FLOAT32_MAX)))

@@ -16,7 +16,11 @@ FLOAT32_MAX = 0x7F7FFFFF
 
 
 class Format(NamedTuple):
-    """A binary floating-point format of at most 16 bits. `max_code + 1` is Inf, or NaN without Inf."""
+    """A binary floating-point format of at most 16 bits. `max_code + 1` is Inf, or NaN without Inf.
+
+    An `integer` format has the magnitudes of a floating-point format with one exponent bit; its codes are
+    two's complement.
+    """
 
     name: str
     mantissa_bits: int
@@ -25,6 +29,7 @@ class Format(NamedTuple):
     nan_code: int
     has_inf: bool
     negative_zero: bool
+    integer: bool = False
 
     @property
     def max(self) -> float:
@@ -54,6 +59,9 @@ FORMATS = {
         Format("e5m2fnuz", 2, 16, 0x7F, 0x80, False, False),
     )
 }
+INT8 = Format("int8", 6, -5, 127, 0, False, False, integer=True)
+SCALED_FORMATS = {**FORMATS, INT8.name: INT8}
+"""What goes with scales; `FORMATS` alone convert without one."""
 FLOAT16 = Format("float16", 10, 15, 0x7BFF, 0x7E00, True, True)
 
 
@@ -81,7 +89,8 @@ class Encoding(NamedTuple):
     normal results are ``(a + bias + lsb) >> shift`` (nearest), subnormal ones, below `min_normal`,
     the low bits of ``float(a) + float(magic)``, whose last bit weighs one quantum of the format.
     If `plain`, that is all but for magnitudes above `nan_above`, which give `nan_code`: the clamp
-    has made Inf what it should be, and zeros keep their sign.
+    has made Inf what it should be, and zeros keep their sign. The code of an `integer` format is the
+    result with its sign, in two's complement.
     """
 
     shift: int
@@ -95,6 +104,7 @@ class Encoding(NamedTuple):
     mantissa_bits: int
     nan_above: int
     plain: int
+    integer: int
 
 
 class Scaling(NamedTuple):
@@ -112,11 +122,12 @@ class Scaling(NamedTuple):
 
 
 class Decoding(NamedTuple):
-    """Constants of the fp8 -> float32 conversion; every field fits a uint32.
+    """Constants of the code -> float32 conversion; every field fits a uint32.
 
     A magnitude code `m` is ``float((m << shift) + rebias)`` from `first_normal` up; below it, the
     same with one exponent step more, less ``float(min_normal)``. Past `max_code` stands `special`
     (Inf or NaN) and then NaN; the whole code `lone_nan` is NaN (256: no code is).
+    The code of an `integer` format is its own value.
     """
 
     shift: int
@@ -126,6 +137,7 @@ class Decoding(NamedTuple):
     max_code: int
     special: int
     lone_nan: int
+    integer: int
 
 
 @functools.cache
@@ -145,6 +157,7 @@ def encoding(fmt: Format, overflow: str = "nonsat", rounding: str = "nearest") -
         mantissa_bits=m,
         nan_above=FLOAT32_INF - (overflow == "paper" and not fmt.has_inf),
         plain=int(fmt.negative_zero and not (overflow == "paper" and fmt.has_inf)),
+        integer=int(fmt.integer),
     )
 
 
@@ -159,6 +172,7 @@ def decoding(fmt: Format) -> Decoding:
         max_code=fmt.max_code,
         special=FLOAT32_INF if fmt.has_inf else 0x7FC00000,
         lone_nan=256 if fmt.negative_zero else fmt.nan_code,
+        integer=int(fmt.integer),
     )
 
 

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 from .._triton import FLAT, LINE, PROGRAMS, RESIDENT_BYTES, TILE, on_device_of, warps
-from .gpu_core import finite_magnitude, from_magnitude, magnitude
+from .gpu_core import counted_magnitude, from_magnitude
 
 UNSPECIALIZED = ["M", "bm", "blocks_down", "blocks_across", "tiles", "splits"]
 """Sizes that need no kernel of their own when they are 1 or multiples of 16."""
@@ -130,7 +130,7 @@ def block_reduce(m):
 @triton.jit
 def block_magnitude(
     x_ptr, split, splits, tiles, row, rows, block, N, bm, bn,
-    FINITE: tl.constexpr, BM: tl.constexpr, G: tl.constexpr, BN: tl.constexpr,
+    IGNORED: tl.constexpr, BM: tl.constexpr, G: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
     """Largest magnitudes (G,) over every `splits`-th tile."""
     inner = offsets(N, bn, BM, G, BN, 1)
@@ -141,25 +141,25 @@ def block_magnitude(
     for t in range(split, tiles, splits):
         start, mask = tile(t, row, rows, block, N, bm, bn, BM, G, BN)
         x = tl.load(x_ptr + start + inner, mask=mask, other=0.0)
-        largest = tl.maximum(largest, finite_magnitude(x) if FINITE else magnitude(x))
+        largest = tl.maximum(largest, counted_magnitude(x, IGNORED))
     return block_reduce(largest)
 
 
 @triton.jit(do_not_specialize=["total", *UNSPECIALIZED])
 def _amax_kernel(
     x_ptr, out_ptr, M, N, bm, bn, blocks_down, blocks_across, tiles, splits, total,
-    FINITE: tl.constexpr, BM: tl.constexpr, G: tl.constexpr, BN: tl.constexpr,
+    IGNORED: tl.constexpr, BM: tl.constexpr, G: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
     row, rows, block, split, place, valid = locate(M, N, bm, bn, blocks_down, blocks_across, splits, G)
-    largest = block_magnitude(x_ptr, split, splits, tiles, row, rows, block, N, bm, bn, FINITE, BM, G, BN)
+    largest = block_magnitude(x_ptr, split, splits, tiles, row, rows, block, N, bm, bn, IGNORED, BM, G, BN)
     tl.store(out_ptr + split * total + place, from_magnitude(largest, out_ptr.dtype.element_ty), mask=valid)
 
 
-def block_amax(x: torch.Tensor, out: torch.Tensor, b: Blocks, finite: bool) -> None:
-    """Largest magnitude of each block into `out` (b.splits, blocks) of x's dtype; `finite` ignores Inf and NaN."""
+def block_amax(x: torch.Tensor, out: torch.Tensor, b: Blocks, ignored: str) -> None:
+    """Largest magnitude of each block into `out` (b.splits, blocks) of x's dtype."""
     _amax_kernel[(b.programs,)](
         x, out, b.M, b.N, b.bm, b.bn, b.blocks_down, b.blocks_across, b.tiles, b.splits, out.numel() // b.splits,
-        FINITE=finite, BM=b.BM, G=b.G, BN=b.BN, num_warps=warps(b.elements, x.element_size()),
+        IGNORED=ignored, BM=b.BM, G=b.G, BN=b.BN, num_warps=warps(b.elements, x.element_size()),
     )  # fmt: skip
 
 
@@ -172,12 +172,12 @@ def amax(x: torch.Tensor, out: torch.Tensor) -> None:
     b = divide((1, outer, n), (1, n)) if inner == 1 else divide((outer, n, inner), (n, 1))
     with on_device_of(x):
         if b.splits == 1:
-            block_amax(x, out, b, finite=False)
+            block_amax(x, out, b, ignored="none")
             return
         partial = x.new_empty(b.splits, out.numel())
-        block_amax(x, partial, b, finite=False)
+        block_amax(x, partial, b, ignored="none")
         b = divide((1, *partial.shape), (b.splits, 1)).split(1)
-        block_amax(partial, out, b, finite=False)
+        block_amax(partial, out, b, ignored="none")
 
 
 def resident_elements(x: torch.Tensor) -> int:

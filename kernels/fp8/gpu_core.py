@@ -57,13 +57,15 @@ def magnitude(x):
 
 
 @triton.jit
-def finite_magnitude(x):
-    """The same, 0 for Inf and NaN."""
+def counted_magnitude(x, IGNORED: tl.constexpr):
+    """The same, 0 for what is `IGNORED`: "none", "inf", or "inf and nan"."""
     m = magnitude(x)
-    if x.dtype == tl.float64:
-        m = tl.where(m < _INF64, m, 0)
-    else:
-        m = tl.where(m < INF, m, 0)
+    if IGNORED != "none":
+        if x.dtype == tl.float64:
+            inf = _INF64
+        else:
+            inf = INF
+        m = tl.where(m == inf if IGNORED == "inf" else m >= inf, 0, m)
     return m
 
 
@@ -93,10 +95,14 @@ def encode_bits(bits, word, e: tl.constexpr, ROUNDING: tl.constexpr):
         code = tl.where(m >= INF, e.inf_code, code)
     if e.nan_code != top:
         code = tl.where(m > INF, e.nan_code, code)
-    sign = (bits >> 24) & 0x80
-    if e.zero_sign == 0:
-        sign = tl.where(code == 0, 0, sign)
-    return (code | sign).to(tl.uint8)
+    if e.integer:
+        code = tl.where(bits >= 0x80000000, (code ^ 0xFF) + 1, code)
+    else:
+        sign = (bits >> 24) & 0x80
+        if e.zero_sign == 0:
+            sign = tl.where(code == 0, 0, sign)
+        code = code | sign
+    return code.to(tl.uint8)
 
 
 @triton.jit
@@ -125,7 +131,16 @@ def _directed(a, word, e: tl.constexpr, ROUNDING: tl.constexpr):
 
 @triton.jit
 def decode_bits(code, d: tl.constexpr):
-    """float32 values of uint8 codes, exact: the code's fields times a power of two."""
+    """float32 values of uint8 codes, exact: integers, or the code's fields times a power of two."""
+    if d.integer:
+        value = code.to(tl.int8, bitcast=True).to(tl.float32)
+    else:
+        value = _decode_float(code, d)
+    return value
+
+
+@triton.jit
+def _decode_float(code, d: tl.constexpr):
     c = code.to(tl.uint32)
     m = c & 0x7F
     value = float32_from_bits((m << d.shift) | ((c & 0x80) << 24)) * float32_constant(d.rebias + (127 << 23))
@@ -167,28 +182,29 @@ def scale_value(scale):
 
 class ScaleRule(NamedTuple):
     """Constants of `block_scale`: ``amax / fmax``, or (carry not None) the exponent of ``amax`` less
-    `emax`, one more where adding `carry` to the float64 significand overflows it."""
+    `emax`, one more where adding `carry` to the float64 significand overflows it. `nan`: ``amax`` may be NaN."""
 
     fmax: float
     emax: int
     carry: int | None
+    nan: bool
 
 
 def scale_rule(recipe: Recipe) -> ScaleRule:
     fmt = recipe.fmt
     if recipe.scale_format == "fp32":
-        return ScaleRule(fmt.max, fmt.emax, None)
+        return ScaleRule(fmt.max, fmt.emax, None, fmt.integer)
     threshold = {
         "floor": 2.0,
         "ceil": fmt.max / 2.0**fmt.emax + 2.0**-52,
         "even": 2.0 - 2.0 ** -(fmt.mantissa_bits + 1),
     }[recipe.scale_rounding]
-    return ScaleRule(fmt.max, fmt.emax, int((2.0 - threshold) * 2.0**52))
+    return ScaleRule(fmt.max, fmt.emax, int((2.0 - threshold) * 2.0**52), fmt.integer)
 
 
 @triton.jit
 def block_scale(largest, rule: tl.constexpr, DTYPE: tl.constexpr):
-    """Stored scales (`DTYPE`) of blocks with the largest finite magnitudes `largest`."""
+    """Stored scales (`DTYPE`) of blocks with the largest magnitudes `largest`."""
     if largest.dtype == tl.uint64:
         amax = largest.to(tl.float64, bitcast=True)
     else:
@@ -197,10 +213,15 @@ def block_scale(largest, rule: tl.constexpr, DTYPE: tl.constexpr):
         scale = (amax / rule.fmax).to(tl.float32)
         scale = tl.minimum(tl.maximum(scale, float32_constant(0x00800000)), float32_constant(_MAX))
         scale = tl.where(largest == 0, 1.0, scale)
+        if rule.nan:
+            scale = tl.where(amax != amax, float32_constant(_NAN), scale)
     else:
         exponent = ((amax.to(tl.int64, bitcast=True) + rule.carry) >> 52) - (1023 + rule.emax)
         code = tl.minimum(tl.maximum(exponent + 127, 0), 254)
-        scale = tl.where(largest == 0, 127, code).to(tl.uint8)
+        code = tl.where(largest == 0, 127, code)
+        if rule.nan:
+            code = tl.where(amax != amax, 255, code)
+        scale = code.to(tl.uint8)
         if tl.uint8 != DTYPE:
             scale = scale_value(scale)
     return scale

@@ -22,9 +22,9 @@ from .gpu_blocks import (
 from .gpu_core import (
     block_scale,
     convert,
+    counted_magnitude,
     decode_bits,
     encode_bits,
-    finite_magnitude,
     float32_bits,
     scale_rule,
     scale_value,
@@ -80,7 +80,7 @@ def _write_tile(
 def _quantize_kernel(
     x_ptr, out_ptr, scale_ptr, partial_ptr, partials, total, seed: tl.uint64,
     M, N, bm, bn, blocks_down, blocks_across, tiles, splits,
-    SOURCE: tl.constexpr, PARTIALS: tl.constexpr, POWER_OF_TWO: tl.constexpr, rule: tl.constexpr,
+    SOURCE: tl.constexpr, IGNORED: tl.constexpr, PARTIALS: tl.constexpr, POWER_OF_TWO: tl.constexpr, rule: tl.constexpr,
     e: tl.constexpr, d: tl.constexpr, ROUNDING: tl.constexpr, QUADS: tl.constexpr,
     BM: tl.constexpr, G: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
@@ -93,14 +93,14 @@ def _quantize_kernel(
         if SOURCE == "tile":
             start, mask = tile(0, row, rows, block, N, bm, bn, BM, G, BN)
             x = tl.load(x_ptr + start + offsets(N, bn, BM, G, BN, 1), mask=mask, other=0.0)
-            largest = block_reduce(finite_magnitude(x))
+            largest = block_reduce(counted_magnitude(x, IGNORED))
         elif SOURCE == "block":
-            largest = block_magnitude(x_ptr, 0, 1, tiles, row, rows, block, N, bm, bn, True, BM, G, BN)
+            largest = block_magnitude(x_ptr, 0, 1, tiles, row, rows, block, N, bm, bn, IGNORED, BM, G, BN)
         else:
             p = tl.arange(0, PARTIALS)[:, None]
             found = (p < partials) & valid[None, :]
             partial = tl.load(partial_ptr + p * total + place[None, :], mask=found, other=0.0)
-            largest = tl.max(finite_magnitude(partial), axis=0)
+            largest = tl.max(counted_magnitude(partial, IGNORED), axis=0)
         stored = block_scale(largest, rule, scale_ptr.dtype.element_ty)
         if split == 0:
             tl.store(scale_ptr + place, stored, mask=valid)
@@ -135,11 +135,22 @@ def quantize(x: torch.Tensor, codes: torch.Tensor, scale: torch.Tensor, recipe: 
 
     `scale` (B, ceil(M / bm), ceil(N / bn)), float32 or uint8 (E8M0), is computed if `dynamic`.
     """
+    _quantize(x, codes.view(torch.uint8), scale, recipe, dynamic)
+
+
+def quantize_dequantize(x: torch.Tensor, out: torch.Tensor, scale: torch.Tensor, recipe: Recipe, dynamic: bool) -> None:
+    """`dequantize` of `quantize`, in one kernel."""
+    _quantize(x, out, scale, recipe, dynamic)
+
+
+def _quantize(x: torch.Tensor, out: torch.Tensor, scale: torch.Tensor, recipe: Recipe, dynamic: bool) -> None:
+    """Codes, or (not uint8) their values times the scales, into `out`."""
     if x.numel() == 0:
         if dynamic:
             scale.fill_(127 if scale.dtype == torch.uint8 else 1)
         return
     b = divide(x.shape, recipe.block, resident_elements(x) if dynamic else 0)
+    ignored = "inf" if recipe.fmt.integer else "inf and nan"
     partial, partials = x, 0
     with on_device_of(x):
         if not dynamic:
@@ -151,12 +162,13 @@ def quantize(x: torch.Tensor, codes: torch.Tensor, scale: torch.Tensor, recipe: 
         else:
             source, partials = "partial", b.splits
             partial = x.new_empty(partials, scale.numel())
-            block_amax(x, partial, b, finite=True)
+            block_amax(x, partial, b, ignored)
             b = b.split(b.tiles)
         _quantize_kernel[(b.programs,)](
-            x, codes, scale, partial, partials, scale.numel(), recipe.seed or 0,
+            x, out, scale, partial, partials, scale.numel(), recipe.seed or 0,
             b.M, b.N, b.bm, b.bn, b.blocks_down, b.blocks_across, b.tiles, b.splits,
             SOURCE=source,
+            IGNORED=ignored,
             PARTIALS=triton.next_power_of_2(max(1, partials)),
             POWER_OF_TWO=scale.dtype == torch.uint8 or (dynamic and recipe.scale_format != "fp32"),
             rule=scale_rule(recipe) if dynamic else None,
@@ -166,16 +178,11 @@ def quantize(x: torch.Tensor, codes: torch.Tensor, scale: torch.Tensor, recipe: 
         )  # fmt: skip
 
 
-def quantize_dequantize(x: torch.Tensor, out: torch.Tensor, scale: torch.Tensor, recipe: Recipe, dynamic: bool) -> None:
-    """`dequantize` of `quantize`, in one kernel: the floating-point `out` takes values for codes."""
-    quantize(x, out, scale, recipe, dynamic)
-
-
 def dequantize(codes: torch.Tensor, scale: torch.Tensor, out: torch.Tensor, recipe: Recipe) -> None:
     """``decode(codes) * scale`` into `out` (B, M, N)."""
     if codes.numel() == 0:
         return
-    b = divide(codes.shape, recipe.block)
+    codes, b = codes.view(torch.uint8), divide(codes.shape, recipe.block)
     b = b.split(b.tiles)
     with on_device_of(codes):
         _dequantize_kernel[(b.programs,)](

@@ -21,7 +21,7 @@ _quiet = np.errstate(over="ignore", invalid="ignore")
 
 @_quiet
 def encode(x: Array, out: Array, fmt: Format, overflow: str, rounding: str, seed: int | None) -> None:
-    """Codes of `x` into the uint8 array `out` of the same shape."""
+    """Codes of `x` into the uint8 (`integer`: int8) array `out` of the same shape."""
     values = x.astype(np.float64).ravel()
     magnitude = np.abs(values)
     top = fmt.max_code + (overflow == "nonsat" and rounding != "toward_zero")
@@ -45,6 +45,9 @@ def encode(x: Array, out: Array, fmt: Format, overflow: str, rounding: str, seed
     code = low + up
     code[np.isinf(values)] = fmt.max_code + (overflow != "sat")
     code[np.isnan(values)] = fmt.nan_code
+    if fmt.integer:
+        out[...] = np.where(np.signbit(values), -code, code).reshape(x.shape)
+        return
     negative = np.signbit(values) & ((code != 0) | fmt.negative_zero)
     out[...] = (code | np.where(negative, 0x80, 0)).reshape(x.shape)
 
@@ -64,6 +67,8 @@ def philox(seed: int, index: int) -> int:
 
 def decode_table(fmt: Format) -> Array:
     """The float64 value of each of the 256 codes."""
+    if fmt.integer:
+        return np.arange(256, dtype=np.uint8).view(np.int8).astype(np.float64)
     table = np.full(256, np.nan)
     for code in range(fmt.max_code + 1):
         table[code] = fmt.magnitude(code)
@@ -76,8 +81,8 @@ def decode_table(fmt: Format) -> Array:
 
 
 def decode(codes: Array, out: Array, fmt: Format) -> None:
-    """Values of the uint8 `codes` into the floating-point array `out` of the same shape."""
-    out[...] = decode_table(fmt)[codes].astype(out.dtype)
+    """Values of the one-byte `codes` into the floating-point array `out` of the same shape."""
+    out[...] = decode_table(fmt)[codes.view(np.uint8)].astype(out.dtype)
 
 
 @_quiet
@@ -117,6 +122,9 @@ def quantize(x: Array, codes: Array, scale: Array, recipe: Recipe, dynamic: bool
         for b, i, j in np.ndindex(scale.shape):
             rows, cols = _span(i, block[0]), _span(j, block[1])
             magnitude = np.abs(x[b, rows, cols].astype(np.float64))
+            if fmt.integer and np.isnan(magnitude).any():
+                scale[b, i, j] = 255 if scale.dtype == np.uint8 else np.nan
+                continue
             amax = float(np.max(magnitude, where=np.isfinite(magnitude), initial=0.0))
             value = block_scale(amax, fmt, recipe.scale_format, recipe.scale_rounding)
             scale[b, i, j] = int(math.log2(value)) + 127 if scale.dtype == np.uint8 else value
@@ -128,13 +136,14 @@ def quantize(x: Array, codes: Array, scale: Array, recipe: Recipe, dynamic: bool
 def dequantize(codes: Array, scale: Array, out: Array, recipe: Recipe) -> None:
     """``decode(codes) * scale`` into `out` (B, M, N)."""
     wide = _wide(out)
-    value = decode_table(recipe.fmt)[codes].astype(wide) * _expand(scale, codes.shape, recipe.block).astype(wide)
+    value = decode_table(recipe.fmt)[codes.view(np.uint8)].astype(wide)
+    value *= _expand(scale, codes.shape, recipe.block).astype(wide)
     out[...] = value.astype(out.dtype)
 
 
 def quantize_dequantize(x: Array, out: Array, scale: Array, recipe: Recipe, dynamic: bool) -> None:
     """`dequantize` of `quantize`."""
-    codes = np.empty(x.shape, np.uint8)
+    codes = np.empty(x.shape, np.int8 if recipe.fmt.integer else np.uint8)
     quantize(x, codes, scale, recipe, dynamic)
     dequantize(codes, scale, out, recipe)
 

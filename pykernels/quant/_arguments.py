@@ -1,4 +1,4 @@
-"""Checks of the options that only FP8 has."""
+"""Checks of the options that only quantization has."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ from functools import cache
 from numbers import Integral
 from typing import Any
 
+from .._arrays import FLOAT8
 from .._options import choice
 from ..kernels.fp8 import formats
 from ..kernels.fp8.formats import Format
+
+CODES = {format: FLOAT8.get(format, format) for format in formats.SCALED_FORMATS}
+"""The dtype of each format's codes."""
 
 
 def fp8_format(value: Any) -> Format:
@@ -16,18 +20,23 @@ def fp8_format(value: Any) -> Format:
 
 
 @cache
-def _conversion(format: str, overflow: str, rounding: str) -> Format:
+def _conversion(format: str, overflow: str, rounding: str, scaled: bool) -> Format:
     choice("overflow", overflow, formats.OVERFLOWS)
     choice("rounding", rounding, formats.ROUNDINGS)
-    return fp8_format(format)
+    if not scaled:
+        return fp8_format(format)
+    fmt = formats.SCALED_FORMATS[choice("format", format, formats.SCALED_FORMATS)]
+    if fmt.integer and overflow != "sat":
+        raise ValueError(f"overflow={overflow!r} with format={format!r}: expected 'sat', as it has no Inf and no NaN")
+    return fmt
 
 
-def conversion(format: Any, overflow: Any, rounding: Any, seed: Any) -> Format:
-    """The format, after checking the options of a conversion to it."""
+def conversion(format: Any, overflow: Any, rounding: Any, seed: Any, scaled: bool = False) -> Format:
+    """The format, after checking the options of a conversion to it, with scales or without."""
     for name, value in (("format", format), ("overflow", overflow), ("rounding", rounding)):
         if not isinstance(value, str):
             raise TypeError(f"{name}={value!r}: expected a string")
-    fmt = _conversion(format, overflow, rounding)
+    fmt = _conversion(format, overflow, rounding, scaled)
     if rounding == "stochastic" or seed is not None:
         check_seed(seed, rounding)
     return fmt

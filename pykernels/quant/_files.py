@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .._arrays import FLOAT8, dtype_of, namespace
-from ..kernels.fp8.formats import FORMATS
+from ._arguments import CODES
 from ._layout import layout
 from ._tensor import QuantizedTensor
 
@@ -59,14 +59,13 @@ def _checked(parts: dict[str, Any], metadata: dict[str, str]) -> tuple[Any, Any,
     granularity = granularity if isinstance(granularity, str) else tuple(granularity)
     codes, scale = parts["codes"], parts["scale"]
     blocks = layout(codes.shape, granularity, axis)
-    known = described["format"] in (*FORMATS, "int8")
-    if not known or codes.dtype != np.uint8 or scale.dtype not in (np.uint8, np.float32):
+    if described["format"] not in CODES or codes.dtype != np.uint8 or scale.dtype not in (np.uint8, np.float32):
         raise ValueError(f"format {described['format']!r} with dtypes {codes.dtype} and {scale.dtype}")
     if scale.shape != blocks.scale_shape:
         raise ValueError(f"scale has shape {scale.shape}, expected {blocks.scale_shape}")
     if scale.dtype == np.uint8:
         scale = scale.view(dtype_of(FLOAT8["e8m0fnu"]))
-    return codes.view(dtype_of(FLOAT8.get(described["format"], "int8"))), scale, granularity, axis
+    return codes.view(dtype_of(CODES[described["format"]])), scale, granularity, axis
 
 
 def _safetensors() -> Any:

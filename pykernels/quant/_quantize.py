@@ -45,12 +45,13 @@ def quantize(
     out: QuantizedTensor | None = None,
     backend: str | None = None,
 ) -> QuantizedTensor:
-    """Scale to the range of an FP8 format and convert: ``codes = encode(x / scale)``.
+    """Scale to the range of an FP8 format or of int8 and convert: ``codes = encode(x / scale)``.
 
     Parameters
     ----------
     x : array of float64, float32, float16 or bfloat16, of any shape and strides
-    format, overflow, rounding, seed : as for `encode`
+    format : "e4m3fn", "e5m2", "e4m3fnuz", "e5m2fnuz" or "int8"
+    overflow, rounding, seed : as for `encode`; "int8" takes no overflow but "sat"
     granularity : what shares a scale
         "tensor"; "row", all of `axis`; "column", all of the other of the last two axes (of the last
         one, if `axis` is neither); "mx", 32 elements along `axis`, with E8M0 scales; or (rows,
@@ -73,6 +74,10 @@ def quantize(
     elements. Powers of two: see `pykernels.kernels.fp8`. NaN and Inf do not disturb the scale of
     their block; they become what `overflow` says.
 
+    "int8" is symmetric: its codes are the integers from -127 to 127, and `fmax` is 127. It has no
+    code for NaN, so a NaN makes the scale of its block NaN, and all of its codes 0; with a `scale`
+    given, a NaN becomes 0.
+
     Raises
     ------
     TypeError, ValueError and NotImplementedError as `encode`; ValueError too for a granularity that
@@ -86,6 +91,8 @@ def quantize(
     >>> q.scale
     array([[0.00669643],
            [0.66964287]], dtype=float32)
+    >>> quant.quantize(np.float32([0.5, -1.0, 12.7]), "int8").codes
+    array([  5, -10, 127], dtype=int8)
     """
     x, arrays = namespace(x)
     options = Options(granularity, axis, scale_format, scale_rounding, scale, overflow, rounding, seed)
@@ -93,9 +100,9 @@ def quantize(
         _options.follows_data(backend)
         return arrays.operators("quant").quantize(x, format, options, out)  # type: ignore[no-any-return]
     blocks, recipe, stored = _plan(arrays, x, format, options)
-    backend = choose_backend(arrays, x, backend)
+    backend, codes_dtype = choose_backend(arrays, x, backend), _arguments.CODES[format]
     if out is not None:
-        _check_out(arrays, out, x, options, blocks, stored, FLOAT8[format])
+        _check_out(arrays, out, x, options, blocks, stored, codes_dtype)
     reused = out.scale if out is not None and scale is None and arrays.is_dense(out.scale) else None
     stored_scale, scale_view = _scale(arrays, scale, reused, blocks, recipe, stored, x, backend)
     run = launcher("fp8", backend, "quantize")
@@ -104,7 +111,7 @@ def quantize(
     def convert(target: Any) -> None:
         run(source, target, scale_view, recipe, scale is None)
 
-    codes = _options.fill(arrays, out and out.codes, tuple(x.shape), FLOAT8[format], x, backend, blocks.view, convert)
+    codes = _options.fill(arrays, out and out.codes, tuple(x.shape), codes_dtype, x, backend, blocks.view, convert)
     if out is None:
         return QuantizedTensor(codes, stored_scale, granularity, axis)
     if reused is None:
@@ -127,7 +134,7 @@ def quantize_dequantize(
     out: Any = None,
     backend: str | None = None,
 ) -> Any:
-    """FP8 simulated in x's own dtype (arXiv 2209.05433, section 4): `quantize`, then `dequantize`, in one pass.
+    """`quantize`, then `dequantize`, in one pass: simulated in x's own dtype (arXiv 2209.05433, section 4).
 
     Takes what `quantize` takes, and gives the same bits as the two steps, ``dequantize(x.dtype)``.
     Under torch the gradient passes straight through (it is the identity).
@@ -171,7 +178,7 @@ def _plan(arrays: Any, x: Any, format: Any, options: Options) -> tuple[Layout, R
 
 @lru_cache(maxsize=4096)
 def _planned(shape: tuple[int, ...], format: Any, options: Options) -> tuple[Layout, Recipe, str]:
-    fmt = _arguments.conversion(format, options.overflow, options.rounding, options.seed)
+    fmt = _arguments.conversion(format, options.overflow, options.rounding, options.seed, scaled=True)
     blocks = layout(shape, options.granularity, options.axis)
     mx = options.granularity == "mx"
     scale_format = options.scale_format or ("e8m0" if mx else "fp32")

@@ -1,4 +1,4 @@
-"""An array in FP8 with its scales."""
+"""An array in FP8 or int8 with its scales."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import _options
-from .._arrays import FLOAT8, namespace
+from .._arrays import namespace
 from .._dispatch import choose_backend, launcher
-from ..kernels.fp8.formats import FORMATS, Recipe
+from ..kernels.fp8.formats import SCALED_FORMATS, Recipe
+from ._arguments import CODES
 from ._layout import Granularity, layout
 
 
@@ -19,8 +20,8 @@ class QuantizedTensor:
 
     Attributes
     ----------
-    codes : float8 array (ml_dtypes or torch), of the shape of the original; or int8, whose values are
-        the integers, with granularity "tensor", "row" or "column"
+    codes : float8 array (ml_dtypes or torch), or int8, whose values are the integers, of the shape of
+        the original
     scale : float32 or float8_e8m0fnu array, one per block; its shape is that of `codes` with every
         scaled axis shortened to its number of blocks, and () for granularity "tensor"
     granularity : "tensor", "row", "column", "mx" or (rows, columns)
@@ -36,7 +37,7 @@ class QuantizedTensor:
     def format(self) -> str:
         """The name of the FP8 format, or "int8"."""
         name: str = namespace(self.codes)[1].dtype_name(self.codes)
-        return name if name == "int8" else next(format for format in FORMATS if FLOAT8[format] == name)
+        return next(format for format in CODES if CODES[format] == name)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -57,13 +58,11 @@ class QuantizedTensor:
         """
         codes, arrays = namespace(self.codes)
         name = _options.floating_name(dtype, "float32" if out is None else arrays.dtype_name(namespace(out)[0]))
-        if self.format == "int8":
-            return self._scaled_integers(arrays, name, out)
         if arrays.tracing():
             _options.follows_data(backend)
             return arrays.operators("quant").dequantize(self, name, out)
         blocks = layout(self.shape, self.granularity, self.axis)
-        recipe = Recipe(FORMATS[self.format], blocks.block)
+        recipe = Recipe(SCALED_FORMATS[self.format], blocks.block)
         run = launcher("fp8", backend := choose_backend(arrays, codes, backend), "dequantize")
         source = arrays.raw(arrays.dense(codes), backend, blocks.view)
         scale = arrays.raw(arrays.dense(self.scale), backend, blocks.grid)
@@ -72,18 +71,6 @@ class QuantizedTensor:
             run(source, scale, target, recipe)
 
         return _options.fill(arrays, out, self.shape, name, codes, backend, blocks.view, multiply)
-
-    def _scaled_integers(self, arrays: Any, name: str, out: Any) -> Any:
-        if self.granularity not in ("tensor", "row", "column"):
-            raise ValueError(f"granularity={self.granularity!r} of int8: expected 'tensor', 'row' or 'column'")
-        if out is not None:
-            _options.check_out(arrays, out, self.shape, name, self.codes)
-        wide = "float64" if name == "float64" else "float32"
-        values = arrays.cast(arrays.cast(self.codes, wide) * arrays.cast(self.scale, wide), name)
-        if out is None:
-            return values
-        arrays.copy_into(out, values)
-        return out
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a safetensors file: `codes`, `scale`, and how they belong together as metadata."""

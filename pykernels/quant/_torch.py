@@ -13,6 +13,7 @@ from torch import Tensor
 from .._arrays import FLOAT8
 from .._arrays_torch import dtype_of
 from . import _convert, _quantize
+from ._arguments import CODES
 from ._layout import layout
 from ._tensor import QuantizedTensor
 
@@ -91,7 +92,7 @@ def _(
     seed: int | None,
 ) -> tuple[Tensor, Tensor]:
     blocks = layout(x.shape, _granularity(granularity), axis)
-    codes = x.new_empty(x.shape, dtype=dtype_of(FLOAT8[format]))
+    codes = x.new_empty(x.shape, dtype=dtype_of(CODES[format]))
     return codes, x.new_empty(blocks.scale_shape, dtype=_SCALE_DTYPE[scale_format])
 
 

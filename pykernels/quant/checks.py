@@ -11,7 +11,7 @@ from .._checking import Array, as_bytes, compare, on
 from .._dispatch import interpreting
 from ..families import Check
 from ..kernels.fp8 import cases
-from ..kernels.fp8.formats import FORMATS, OVERFLOWS, SCALE_ROUNDINGS
+from ..kernels.fp8.formats import FORMATS, OVERFLOWS, SCALE_ROUNDINGS, SCALED_FORMATS
 from ._convert import amax, decode, encode
 from ._quantize import quantize, quantize_dequantize
 from ._tensor import QuantizedTensor
@@ -72,7 +72,7 @@ def _reductions(backend: str) -> Iterator[Check]:
 def _quantizations(backend: str) -> Iterator[Check]:
     for dtype in cases.DTYPES:
         x = cases.hard_blocks(dtype, 33)
-        for format in FORMATS:
+        for format in SCALED_FORMATS:
             for scale_format, scale_rounding in (("fp32", "floor"), *(("e8m0", r) for r in SCALE_ROUNDINGS)):
                 options: dict[str, Any] = {"scale_format": scale_format, "scale_rounding": scale_rounding}
                 for granularity in ("row", (1, 32)):
@@ -86,6 +86,13 @@ def _quantizations(backend: str) -> Iterator[Check]:
                     case = f"{dtype} {shape} -> e4m3fn {granularity}, axis {axis}"
                     run = _quantization(x, "e4m3fn", {"granularity": granularity, "axis": axis}, backend)
                     yield Check("quantize", case, backend, run)
+    x = cases.mixed((33, 101), "float32")
+    for granularity in cases.GRANULARITIES:
+        run = _quantization(x, "int8", {"granularity": granularity}, backend)
+        yield Check("quantize", f"float32 -> int8 {granularity}", backend, run)
+    for rounding, seed in (("toward_zero", None), ("stochastic", 1 << 63)):
+        run = _quantization(x, "int8", {"granularity": "row", "rounding": rounding, "seed": seed}, backend)
+        yield Check("quantize", f"float32 -> int8 row, {rounding}", backend, run)
 
 
 def _exhaustive(backend: str) -> Iterator[Check]:

@@ -10,9 +10,9 @@ import numpy as np
 from .. import _options
 from .._arrays import FLOATING, library, namespace
 from .._dispatch import choose_backend, launcher
+from .._group import Group
 from ..topk import approx_max_k, plan, topk
 from . import _knn, _metric, _stages
-from ._group import Group
 from ._metric import Ranking
 from ._stages import Job
 from ._vectors import CODES, FLOATS, Vectors, vectors
