@@ -40,6 +40,7 @@ def groups(quick: bool) -> list[Group]:
         largest(SIZE),
         *(quantizing("row", n, compiled=n == SIZE or not quick) for n in sizes),
         *(quantizing(granularity, SIZE) for granularity in GRANULARITIES),
+        quantizing("row", SIZE, compiled=not quick, format="int8"),
         quantizing_fresh(SIZE),
         quantizing("row", SIZE, dequantize=True),
         *(on_model(granularity) for granularity in ("row", "mx") if model_matrices()),

@@ -18,7 +18,7 @@ import ml_dtypes
 import numpy as np
 
 Array = np.ndarray[Any, Any]
-LARGEST = {"e4m3fn": 448.0, "e5m2": 57344.0}
+LARGEST = {"e4m3fn": 448.0, "e5m2": 57344.0, "int8": 127.0}
 CODES = {"e4m3fn": ml_dtypes.float8_e4m3fn, "e5m2": ml_dtypes.float8_e5m2}
 
 
@@ -85,6 +85,8 @@ def quantize(granularity: Any, largest: float, dequantize: bool = False) -> Call
         else:
             scale.div_(largest)
             torch.div(view, scale, out=work)
+        if not codes.is_floating_point():
+            work.round_()
         codes.view(view.shape).copy_(work)
         if dequantize:
             work.copy_(codes.view(view.shape))
@@ -109,7 +111,8 @@ def fused(granularity: Any, largest: float, dequantize: bool = False) -> Callabl
             rounded = (view / block_scale).clamp(-largest, largest).to(codes.dtype)
         else:
             block_scale = block_scale / largest
-            rounded = (view / block_scale).to(codes.dtype)
+            quotient = view / block_scale
+            rounded = (quotient if codes.is_floating_point() else quotient.round()).to(codes.dtype)
         scale.copy_(block_scale)
         if dequantize:
             scratch.copy_((rounded.to(torch.float32) * block_scale).view(x.shape))

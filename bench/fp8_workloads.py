@@ -103,18 +103,20 @@ def _aminmax(x: Any) -> Any:
     return low.neg().maximum(high)
 
 
-def quantizing(granularity: Any, n: int, dequantize: bool = False, compiled: bool = True) -> Group:
+def quantizing(
+    granularity: Any, n: int, dequantize: bool = False, compiled: bool = True, format: str = "e4m3fn"
+) -> Group:
     """`quantize` or `quantize_dequantize` of a float32 matrix of `n` elements; `compiled`: also by torch.compile."""
     columns = min(n, COLUMNS)
     providers = QUANTIZERS if compiled else QUANTIZERS[:2]
 
     def build() -> Workload:
         x = _normal(n, TYPES["fp32"]).reshape(-1, n // columns, columns)
-        return quantizers(list(x), granularity, dequantize, providers)
+        return quantizers(list(x), granularity, dequantize, providers, format=format)
 
     operation = "quantize_dequantize" if dequantize else "quantize"
-    name = f"fp32 -> e4m3fn {_label(granularity)}"
-    sweep = f"quantize {name}" if granularity == "row" and not dequantize else None
+    name = f"fp32 -> {format} {_label(granularity)}"
+    sweep = f"quantize {name}" if granularity == "row" and format == "e4m3fn" and not dequantize else None
     size = cases.min_bytes(operation, 4, 4 if dequantize else 1, granularity)
     return _group(operation, f"{name} {_count(n)}", providers, build, n, size, sweep=sweep)
 
@@ -163,29 +165,34 @@ def model_matrices() -> list[Array]:
 
 
 def quantizers(
-    matrices: list[Array], granularity: Any, dequantize: bool, providers: tuple[str, ...], combine: Any = rotate
+    matrices: list[Array],
+    granularity: Any,
+    dequantize: bool,
+    providers: tuple[str, ...],
+    combine: Any = rotate,
+    format: str = "e4m3fn",
 ) -> Workload:
     """Calls that quantize each of `matrices` into memory of its own, made one call by `combine`."""
     options: dict[str, Any] = {"granularity": granularity, "scale_rounding": "floor"}
-    stored = [quant.quantize(x, "e4m3fn", **options) for x in matrices]
+    stored = [quant.quantize(x, format, **options) for x in matrices]
     codes = [each.codes for each in stored]
     values = [np.zeros(x.shape, np.float32) for x in matrices]
     ours: Any = quant.quantize_dequantize if dequantize else quant.quantize
     outs: list[Any] = values if dequantize else stored
     calls: dict[str, list[Any]] = {
-        OURS: [functools.partial(ours, x, "e4m3fn", out=out, **options) for x, out in zip(matrices, outs, strict=True)]
+        OURS: [functools.partial(ours, x, format, out=out, **options) for x, out in zip(matrices, outs, strict=True)]
     }
     for name, make in (("torch", peers.quantize), ("torch.compile", peers.fused)):
         if name in providers and name not in peers.absent():
-            run = make(granularity, peers.LARGEST["e4m3fn"], dequantize)
+            run = make(granularity, peers.LARGEST[format], dequantize)
             calls[name] = [
                 functools.partial(run, *map(peers.tensor, (x, c, _scale(x, granularity), v)))
                 for x, c, v in zip(matrices, codes, values, strict=True)
             ]
     x = matrices[0]
     part = _part(x, granularity)
-    scale = np.float32(np.abs(x).max()) / np.float32(448) if granularity == "tensor" else None
-    expected = quant.quantize(x[part], "e4m3fn", **options, scale=scale, backend="reference")
+    scale = np.float32(np.abs(x).max()) / np.float32(peers.LARGEST[format]) if granularity == "tensor" else None
+    expected = quant.quantize(x[part], format, **options, scale=scale, backend="reference")
 
     def clear() -> None:
         codes[0].view(np.uint8).fill(0)

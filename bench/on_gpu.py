@@ -28,10 +28,10 @@ def main(out: str | None = None) -> int:
         os.environ.setdefault("TRITON_INTERPRET", "1")
     from pykernels.machine import describe
 
-    from . import gpu_attention, gpu_fp8, gpu_search, gpu_tiered, gpu_topk
+    from . import gpu_attention, gpu_fp8, gpu_linear, gpu_search, gpu_tiered, gpu_topk
 
     results: dict[str, Any] = {"machine": describe(), "gpu": gpu, "rows": [], "checks": {}, "failed": []}
-    for part in (gpu_attention, gpu_tiered, gpu_topk, gpu_search, gpu_fp8):
+    for part in (gpu_linear, gpu_attention, gpu_tiered, gpu_topk, gpu_search, gpu_fp8):
         try:
             for rows in part.measure(gpu):
                 results["rows"] += rows

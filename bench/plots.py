@@ -30,7 +30,7 @@ STYLE: dict[Any, Any] = {
 
 def draw(results: Mapping[str, Any], folder: Path) -> dict[str, Path]:
     """Write the PNGs that these results allow; returns title -> path."""
-    from pykernels.bench import search_plots, tiered_plots
+    from pykernels.bench import inference_plots, search_plots, tiered_plots
     from pykernels.bench.report import medians, rows
 
     table = rows(results)
@@ -48,6 +48,11 @@ def draw(results: Mapping[str, Any], folder: Path) -> dict[str, Path]:
         "Search: queries per second against recall": ("search_recall.png", search_plots.curves, real.get("curves")),
         "3T: re-docking of displaced ligands": ("tiered_redocking.png", tiered_plots.redocking, real.get("redocking")),
         "3T: energy against step": ("tiered_descent.png", tiered_plots.descent, real.get("descent")),
+        "Inference: latency against cost, as planned and as measured by the paper": (
+            "inference_frontier.png",
+            inference_plots.frontier,
+            real.get("frontier"),
+        ),
     }
     written = {}
     with matplotlib.rc_context(STYLE):

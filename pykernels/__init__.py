@@ -6,10 +6,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["attention", "quant", "search", "tiered", "topk"]
+__all__ = ["attention", "inference", "quant", "search", "tiered", "topk"]
 
 if TYPE_CHECKING:
     from . import attention as attention
+    from . import inference as inference
     from . import quant as quant
     from . import search as search
     from . import tiered as tiered

@@ -137,6 +137,41 @@ FAMILIES = {
             ),
             check_module="pykernels.attention.checks",
         ),
+        Family(
+            name="linear",
+            summary="linear layers with int8, FP8 or floating-point weights",
+            module="pykernels.quant",
+            functions=("linear", "quantize_module", "save_module", "load_module"),
+            papers=(
+                Paper("Efficiently Scaling Transformer Inference", "arXiv 2211.05102"),
+                Paper("LLM.int8(): 8-bit Matrix Multiplication for Transformers at Scale", "arXiv 2208.07339"),
+                Paper("FP8 Formats for Deep Learning", "arXiv 2209.05433"),
+            ),
+            check_module="pykernels.quant.linear_checks",
+        ),
+        Family(
+            name="inference",
+            summary="a decoder with its caches, generation, and the plan of its layout on many chips",
+            module="pykernels.inference",
+            functions=(
+                "Decoder",
+                "generate",
+                "Engine",
+                "Sampling",
+                "plan.plan",
+                "plan.pareto",
+                "mesh.prove",
+                "distributed.ShardedDecoder",
+            ),
+            papers=(
+                Paper("Efficiently Scaling Transformer Inference", "arXiv 2211.05102"),
+                Paper("PaLM: Scaling Language Modeling with Pathways", "arXiv 2204.02311"),
+                Paper("RoFormer: Enhanced Transformer with Rotary Position Embedding", "arXiv 2104.09864"),
+                Paper("Root Mean Square Layer Normalization", "arXiv 1910.07467"),
+                Paper("GLU Variants Improve Transformer", "arXiv 2002.05202"),
+            ),
+            check_module="pykernels.inference.checks",
+        ),
     )
 }
 

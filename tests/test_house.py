@@ -18,7 +18,7 @@ from pykernels import quant
 
 PACKAGE = Path(pykernels.__file__).parent
 DOCUMENTED = {
-    "quant": ("_convert", "_quantize", "_tensor", "_matmul", "_delayed"),
+    "quant": ("_convert", "_quantize", "_tensor", "_matmul", "_delayed", "_linear"),
     "topk": ("_topk", "_approx", "_plan", "_recall"),
     "attention": ("_attention", "_varlen", "_merge", "_cache", "_decode", "_halo"),
     "tiered": ("_tiers", "_parameters", "_transform", "_descent", "_constants", "energy._forcefield"),

@@ -23,6 +23,7 @@ _STUDIES = {
     "search": "pykernels.bench.real_search",
     "tiered": "pykernels.bench.real_tiered",
     "attention": "pykernels.bench.attention_table1",
+    "inference": "pykernels.bench.inference_study",
 }
 """Modules whose ``study(quick, progress)`` measures a family on real data."""
 
