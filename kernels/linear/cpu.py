@@ -24,6 +24,9 @@ from .problem import Problem
 _NONE = np.empty(0, np.float32)
 _BITS = {np.dtype(ml_dtypes.bfloat16): np.uint16, np.dtype(np.float16): np.int16}
 
+_PASSES = 3
+"""Times that weights are read for few rows of activations; more rows pay for widened panels."""
+
 _PIECE = 1 << 22
 """Weights that are dequantized at a time, where the products cannot do it."""
 
@@ -50,7 +53,7 @@ def _multiply(x, x_scale, codes, scale, bias, out, problem: Problem, by_weight: 
     (m, k), n, size = x.shape, len(codes), codes.dtype.itemsize
     integers = x.dtype == np.int8
     paired = x.dtype == ml_dtypes.bfloat16 and (codes.dtype == ml_dtypes.bfloat16 or (size == 1 and PAIRED))
-    many = m > MOST and (QUADS or not integers)
+    many = (m > MOST and QUADS) if integers else m > _PASSES * MOST
     count = m if many else next((c for c in COUNTS if c >= m), MOST)
     rows, columns = problem.block
     grid = 1 if scale is None else scale.shape[1]

@@ -57,7 +57,7 @@ def add_dots(
 
     Rows of codes are numbered from `first`, those beyond `last` are `last`; `pitch` and `x_pitch` are their distances,
     `at` and `x_at` where in them the `runs` runs begin. x is float32, bfloat16 (uint16) or int16, in the order of the
-    runs; `count` is one of `COUNTS`. The codes of the next `ROWS` rows are asked for.
+    runs; `count` is one of `COUNTS`. The codes of the rows after the next `ROWS` are asked for.
     """
     kind = _KINDS[x.dtype]
 
@@ -67,7 +67,7 @@ def add_dots(
         )
         _, first, last, pitch, at, _, _, x_at, x_pitch, count, runs, _, _ = args
         tables = load_tables(builder, table_data) if codes.dtype.bitwidth == 8 and kind != "words" else []
-        ahead = builder.mul(pitch, _INDEX(ROWS))
+        ahead = builder.mul(pitch, _INDEX(2 * ROWS))
         rows = []
         for r in range(ROWS):
             number = builder.add(first, _INDEX(r))

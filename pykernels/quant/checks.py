@@ -11,7 +11,7 @@ from .._checking import Array, as_bytes, compare, on
 from .._dispatch import interpreting
 from ..families import Check
 from ..kernels.fp8 import cases
-from ..kernels.fp8.formats import FORMATS, OVERFLOWS, SCALE_ROUNDINGS, SCALED_FORMATS
+from ..kernels.fp8.formats import FORMATS, OVERFLOWS, SCALE_ROUNDINGS
 from ._convert import amax, decode, encode
 from ._quantize import quantize, quantize_dequantize
 from ._tensor import QuantizedTensor
@@ -24,7 +24,7 @@ def checks(exhaustive: bool, backends: Sequence[str]) -> Iterator[Check]:
     for backend in backends:
         if backend == "reference":
             continue
-        for make in (_encodings, _decodings, _reductions, _quantizations):
+        for make in (_encodings, _decodings, _reductions, _quantizations, _integers):
             yield from make(backend)
         if exhaustive and not (backend == "gpu" and interpreting()):
             yield from _exhaustive(backend)
@@ -71,14 +71,8 @@ def _reductions(backend: str) -> Iterator[Check]:
 
 def _quantizations(backend: str) -> Iterator[Check]:
     for dtype in cases.DTYPES:
-        x = cases.hard_blocks(dtype, 33)
-        for format in SCALED_FORMATS:
-            for scale_format, scale_rounding in (("fp32", "floor"), *(("e8m0", r) for r in SCALE_ROUNDINGS)):
-                options: dict[str, Any] = {"scale_format": scale_format, "scale_rounding": scale_rounding}
-                for granularity in ("row", (1, 32)):
-                    case = f"{dtype} -> {format} {granularity} {scale_format} {scale_rounding}, hard blocks"
-                    run = _quantization(x, format, {**options, "granularity": granularity}, backend)
-                    yield Check("quantize", case, backend, run)
+        for format in FORMATS:
+            yield from _hard_blocks(dtype, format, backend)
         for shape in ((130, 257), (2, 3, 129)):
             x = cases.mixed(shape, dtype)
             for granularity in cases.GRANULARITIES:
@@ -86,6 +80,11 @@ def _quantizations(backend: str) -> Iterator[Check]:
                     case = f"{dtype} {shape} -> e4m3fn {granularity}, axis {axis}"
                     run = _quantization(x, "e4m3fn", {"granularity": granularity, "axis": axis}, backend)
                     yield Check("quantize", case, backend, run)
+
+
+def _integers(backend: str) -> Iterator[Check]:
+    for dtype in cases.DTYPES:
+        yield from _hard_blocks(dtype, "int8", backend)
     x = cases.mixed((33, 101), "float32")
     for granularity in cases.GRANULARITIES:
         run = _quantization(x, "int8", {"granularity": granularity}, backend)
@@ -93,6 +92,16 @@ def _quantizations(backend: str) -> Iterator[Check]:
     for rounding, seed in (("toward_zero", None), ("stochastic", 1 << 63)):
         run = _quantization(x, "int8", {"granularity": "row", "rounding": rounding, "seed": seed}, backend)
         yield Check("quantize", f"float32 -> int8 row, {rounding}", backend, run)
+
+
+def _hard_blocks(dtype: str, format: str, backend: str) -> Iterator[Check]:
+    x = cases.hard_blocks(dtype, 33)
+    for scale_format, scale_rounding in (("fp32", "floor"), *(("e8m0", r) for r in SCALE_ROUNDINGS)):
+        options: dict[str, Any] = {"scale_format": scale_format, "scale_rounding": scale_rounding}
+        for granularity in ("row", (1, 32)):
+            case = f"{dtype} -> {format} {granularity} {scale_format} {scale_rounding}, hard blocks"
+            run = _quantization(x, format, {**options, "granularity": granularity}, backend)
+            yield Check("quantize", case, backend, run)
 
 
 def _exhaustive(backend: str) -> Iterator[Check]:
