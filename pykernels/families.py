@@ -50,7 +50,7 @@ FAMILIES = {
     for family in (
         Family(
             name="fp8",
-            summary="FP8 conversion, scaling and quantization",
+            summary="FP8 and int8 conversion, scaling and quantization",
             module="pykernels.quant",
             functions=(
                 "encode",

@@ -18,9 +18,9 @@ On a GPU, many rows (over 512), and scale blocks that fit no tile, round w * s t
 product to the vendor's library.
 
 Sums are float32 (products of two bfloat16, int8 or fp8 are exact in it) in an order that depends on the shapes alone,
-not on threads nor, for one (N, K) and M up to a few rows, on other rows; y has x's dtype, float32 if dynamic unless
-asked for otherwise. NaN and Inf of x, of w and of bias go where the formula takes them, 0 * Inf = NaN included. K = 0
-gives f(bias), M = 0 or N = 0 nothing.
+not on threads nor, for one (N, K) and M up to a few rows, on other rows; y is rounded once from them. NaN and Inf of
+x, of w and of bias go where the formula takes them, 0 * Inf = NaN included. K = 0 gives f(bias), M = 0 or N = 0
+nothing.
 
 f is the identity or an element-wise ``relu``, ``silu`` (z / (1 + exp(-z))), ``gelu`` (z * Phi(z)) or ``gelu_tanh``
 (its approximation 0.5 z (1 + tanh(sqrt(2 / pi) (z + 0.044715 z**3)))), in float32.

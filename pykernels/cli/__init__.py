@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="compare every backend here with the reference; exit 1 on a mismatch")
     check.add_argument("--exhaustive", action="store_true", help="every input there is; takes many minutes")
     bench = commands.add_parser("bench", help="time the kernels beside their peers and the machine's limits")
-    bench.add_argument("--quick", action="store_true", help="fewer cases; some eight minutes on two cores")
+    bench.add_argument("--quick", action="store_true", help="fewer cases; some twenty minutes on two cores")
     bench.add_argument("--json", type=Path, metavar="F", help="also write pytest-benchmark's JSON to the file F")
     bench.add_argument(
         "--report",
