@@ -1,4 +1,5 @@
-"""Decoders beside transformers: a token at a time, prefill, multi-query beside multi-head; and the time of a plan."""
+"""Decoders beside transformers: a token at a time, prefill, multi-query beside multi-head; their small kernels beside
+torch's; and the time of a plan."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pykernels.bench import harness
+from pykernels.bench import decoder_workloads, harness
 from pykernels.bench.harness import MIN_ROUNDS, Group
 from pykernels.bench.inference_data import LARGE, SMALL, many_heads
 from pykernels.bench.inference_peers import COMPILED, EAGER, FP32
@@ -46,5 +47,6 @@ def groups(quick: bool) -> list[Group]:
         prefilling(part, "int8", PROMPT, (BFLOAT16, EAGER, FP32), rounds),
         prefilling(part, "bfloat16", PROMPT, (EAGER,), rounds),
         *(sharing_keys(many_heads(4, 1024, 16), 4, length) for length in ((8192,) if quick else (8192, 16384))),
+        *decoder_workloads.groups(rounds),
         planning("palm-540b", 256, BATCHES, rounds),
     ]

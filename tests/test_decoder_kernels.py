@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import ml_dtypes
 import numba
 import numpy as np
 import pytest
@@ -12,25 +11,23 @@ from conftest import HAS_TORCH, same_bits
 
 from pykernels._dispatch import launcher
 from pykernels.inference import _kernels
+from pykernels.kernels.decoder.cases import DTYPES as TYPES
+from pykernels.kernels.decoder.cases import HALF_UNIT, HEADS, ROWS, tables
+from pykernels.kernels.decoder.cases import normal as random
 from pykernels.kernels.decoder.problem import Gated, Norm, Rotary
 
 if HAS_TORCH:
     import torch
 
 BACKENDS = pytest.mark.parametrize("backend", ["reference", "cpu"])
-DTYPES = pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+DTYPES = pytest.mark.parametrize("dtype", TYPES)
 ACTIVATIONS = pytest.mark.parametrize("activation", ["relu", "silu", "gelu", "gelu_tanh"])
 KINDS = ("rms", "layer")
 needs_torch = pytest.mark.skipif(not HAS_TORCH, reason="torch is not installed")
-HALF_UNIT = {"float32": 2.0**-24, "bfloat16": 2.0**-8, "float16": 2.0**-11}
-
-
-def random(*shape, dtype="float32", seed=0):
-    return np.random.default_rng(seed).standard_normal(shape).astype(getattr(ml_dtypes, dtype, dtype))
 
 
 def empty(*shape, dtype="float32"):
-    return np.full(shape, np.nan, getattr(ml_dtypes, dtype, dtype))
+    return np.full(shape, np.nan, TYPES[dtype])
 
 
 def torch_norm(h, weight, bias, norm):
@@ -50,7 +47,7 @@ def torch_norm(h, weight, bias, norm):
     ("norm", "biased"), [(Norm("rms", 1e-5), False), (Norm("rms", 1e-6, 1.0), True), (Norm("layer", 1e-5), True)]
 )
 def test_norms_are_those_of_torch_rounded_once(norm, biased, dtype, backend):
-    for rows, size in ((1, 1), (7, 63), (3, 1025), (40, 100)):
+    for rows, size in ROWS:
         x, residual = random(rows, size, dtype=dtype), random(rows, size, dtype=dtype, seed=1)
         weight, bias = random(size, seed=2), random(size, seed=3) if biased else None
         for other in (None, residual):
@@ -93,15 +90,10 @@ def test_what_is_not_finite_stays_in_its_row_pair_or_number(backend):
     assert np.argwhere(~np.isfinite(heads[0, :, 0])).tolist() == [[1, 3], [1, 23], [3, 7], [3, 27]]
 
 
-def tables(positions, half, theta=100.0):
-    angles = np.arange(positions)[:, None] * theta ** (-np.arange(half) / half)
-    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
-
-
 @BACKENDS
 @DTYPES
 @pytest.mark.parametrize("interleaved", [False, True])
-@pytest.mark.parametrize(("n", "heads", "t", "d", "turned"), [(1, 3, 1, 8, 8), (2, 5, 7, 20, 12), (1, 2, 300, 64, 64)])
+@pytest.mark.parametrize(("n", "heads", "t", "d", "turned"), HEADS)
 def test_rotary_multiplies_complex_numbers(n, heads, t, d, turned, interleaved, dtype, backend):
     cos, sin = tables(400, turned // 2)
     positions = np.random.default_rng(1).integers(0, 400, (n, t))
@@ -133,7 +125,7 @@ def test_rotary_multiplies_complex_numbers(n, heads, t, d, turned, interleaved, 
 @ACTIVATIONS
 def test_gates_are_those_of_torch(activation, dtype, backend):
     name, options = ("gelu", {"approximate": "tanh"}) if activation == "gelu_tanh" else (activation, {})
-    for rows, size in ((1, 1), (3, 63), (2, 1025)):
+    for rows, size in ROWS:
         x = 3 * random(rows, 2 * size, dtype=dtype)
         gate, up = np.float64(x[:, :size]), np.float64(x[:, size:])
         exact = getattr(torch.nn.functional, name)(torch.from_numpy(gate), **options).numpy() * up

@@ -7,16 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from .._arrays import dtype_of
 from .._checking import on, rounded_differences
 from ..families import Check
+from ..kernels.decoder import cases
 from ..kernels.decoder.problem import FLOATS, Norm, Rotary
 from . import mesh
 from ._kernels import gated, normalize, rotary
 from .plan.volumes import ATTENTION, LAYOUTS, Shapes
 
 _TOLERANCES = {"float32": 2e-6, "bfloat16": 8e-3, "float16": 1e-3}
-_ROWS, _WIDTH = 5, 70
 
 
 def checks(exhaustive: bool, backends: Sequence[str]) -> Iterator[Check]:
@@ -40,33 +39,35 @@ def checks(exhaustive: bool, backends: Sequence[str]) -> Iterator[Check]:
 
 def _both(call: Callable[..., Any], option: Any, dtype: str, backend: str) -> Callable[[], tuple[int, int]]:
     def run() -> tuple[int, int]:
-        got, expected = (call(option, dtype, each) for each in (backend, "reference"))
-        return rounded_differences(got, expected, _TOLERANCES[dtype])
+        pairs = zip(*(call(option, dtype, each) for each in (backend, "reference")), strict=True)
+        compared = [rounded_differences(got, expected, _TOLERANCES[dtype]) for got, expected in pairs]
+        return sum(n for n, _ in compared), sum(bad for _, bad in compared)
 
     return run
 
 
-def _normal(shape: tuple[int, ...], dtype: str, seed: int = 0) -> Any:
-    return np.random.default_rng(seed).standard_normal(shape).astype(dtype_of(dtype))
+def _norm(kind: str, dtype: str, backend: str) -> list[Any]:
+    made = []
+    for rows, width in cases.ROWS:
+        x, weight = on(backend, cases.normal(rows, width, dtype=dtype)), on(backend, cases.normal(width, seed=1))
+        shift = weight if kind == "layer" else None
+        made.append(normalize(x, weight, shift, Norm(kind, 1e-6), x, backend)[1])
+    return made
 
 
-def _norm(kind: str, dtype: str, backend: str) -> Any:
-    x, weight = _normal((_ROWS, _WIDTH), dtype), _normal((_WIDTH,), "float32", 1)
-    shift = on(backend, weight) if kind == "layer" else None
-    return normalize(on(backend, x), on(backend, weight), shift, Norm(kind, 1e-6), on(backend, x), backend)[1]
+def _gate(name: str, dtype: str, backend: str) -> list[Any]:
+    return [gated(on(backend, cases.normal(m, 2 * f, dtype=dtype)), name, backend) for m, f in cases.ROWS]
 
 
-def _gate(name: str, dtype: str, backend: str) -> Any:
-    return gated(on(backend, _normal((_ROWS, 2 * _WIDTH), dtype)), name, backend)
-
-
-def _turn(interleaved: bool, dtype: str, backend: str) -> Any:
-    x = on(backend, _normal((2, 3, _ROWS, 16), dtype))
-    angles = np.arange(8 * 20, dtype=np.float32).reshape(20, 8)
-    positions = np.arange(2 * _ROWS, dtype=np.int64).reshape(2, _ROWS)
-    cos, sin = on(backend, np.cos(angles)), on(backend, np.sin(angles))
-    rotary(x, cos, sin, on(backend, positions), Rotary(interleaved), backend)
-    return x
+def _turn(interleaved: bool, dtype: str, backend: str) -> list[Any]:
+    made = []
+    for n, heads, tokens, dim, turned in cases.HEADS:
+        x = on(backend, cases.normal(n, heads, tokens, dim, dtype=dtype))
+        cos, sin = (on(backend, table) for table in cases.tables(n * tokens, turned // 2))
+        positions = on(backend, np.arange(n * tokens).reshape(n, tokens))
+        rotary(x, cos, sin, positions, Rotary(interleaved), backend)
+        made.append(x)
+    return made
 
 
 def _proof(layout: str, attention: str) -> Callable[[], tuple[int, int]]:
