@@ -229,6 +229,11 @@ BAD = {
     "format": (ValueError, "e5m2fnuz, int8", lambda: quant.quantize(X, "int4")),
     "encode": (ValueError, "format='int8': expected one of e4m3fn", lambda: quant.encode(X, "int8")),
     "decode": (TypeError, "codes has dtype int8", lambda: quant.decode(X.astype(np.int8))),
+    "axis": (
+        ValueError,
+        "axis=1.0",
+        lambda: [quant.quantize(X, "int8", granularity="row", axis=axis) for axis in (1, 1.0)],
+    ),
     "scale": (ValueError, "scale contains nan", lambda: quant.quantize(X, "int8", scale=np.nan)),
     "out": (TypeError, "out.codes has dtype", lambda: quant.quantize(X, "int8", out=quant.quantize(X, "e4m3fn"))),
     "input": (TypeError, "x has dtype int8", lambda: quant.quantize(X.astype(np.int8), "int8")),

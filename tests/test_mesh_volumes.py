@@ -175,6 +175,7 @@ def test_one_chip_moves_nothing():
     ],
 )
 def test_bad_input(changed, error, message):
-    given = {"shapes": PALM, "layout": "ws2d", "attention": "heads", "torus": TORUS, "batch": 8, "length": 1}
+    given = {"shapes": PALM, "layout": "ws2d", "attention": "heads", "torus": (4, 2, 4), "batch": 8, "length": 1}
+    collectives(**given)  # what was asked for before does not matter, equal to what is asked now or not
     with pytest.raises(error, match=message):
         collectives(**{**given, **changed})

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from math import prod
 from numbers import Integral
 from typing import Any, NamedTuple
+
+from .._remembered import remembered
 
 GRANULARITIES = "'tensor', 'row', 'column', 'mx' or a pair of positive integers"
 MX_BLOCK = 32
@@ -35,7 +36,7 @@ def layout(shape: tuple[int, ...], granularity: Any, axis: Any) -> Layout:
         raise TypeError(f"granularity={granularity!r}: expected {GRANULARITIES}") from None
 
 
-@lru_cache(maxsize=4096)
+@remembered
 def _layout(shape: tuple[int, ...], granularity: Any, axis: Any) -> Layout:
     if granularity == "tensor":
         size = prod(shape)

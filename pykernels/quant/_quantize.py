@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from .. import _options
 from .._arrays import FLOAT8, dtype_of, namespace
 from .._dispatch import choose_backend, launcher
+from .._remembered import remembered
 from ..kernels.fp8 import formats
 from ..kernels.fp8.formats import Recipe
 from . import _arguments
@@ -176,7 +176,7 @@ def _plan(arrays: Any, x: Any, format: Any, options: Options) -> tuple[Layout, R
         return _planned.__wrapped__(*arguments)
 
 
-@lru_cache(maxsize=4096)
+@remembered
 def _planned(shape: tuple[int, ...], format: Any, options: Options) -> tuple[Layout, Recipe, str]:
     fmt = _arguments.conversion(format, options.overflow, options.rounding, options.seed, scaled=True)
     blocks = layout(shape, options.granularity, options.axis)

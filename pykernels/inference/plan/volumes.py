@@ -27,13 +27,13 @@ has the sizes. The width and the hidden dimension go to multiples of n, so that 
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..._options import choice, integer
+from ..._remembered import remembered
 
 
 class Shapes(NamedTuple):
@@ -240,7 +240,7 @@ def weight_elements(shapes: Shapes, attention: str, torus: tuple[int, int, int])
     return sizes.width * columns // math.prod(torus)
 
 
-@functools.lru_cache(4096)
+@remembered
 def padded(shapes: Shapes, torus: tuple[int, int, int], attention: str) -> Padded:
     """The sizes of a block as stored on a torus; zeros fill what is more than the `shapes`.
 
