@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -39,6 +41,19 @@ def same_bits(a: np.ndarray, b: np.ndarray) -> None:
     """Assert that arrays agree in dtype, shape and every bit; a NaN then equals itself."""
     assert a.dtype == b.dtype and a.shape == b.shape
     np.testing.assert_array_equal(a.view(f"u{a.itemsize}"), b.view(f"u{b.itemsize}"))
+
+
+def run_threads(*works: Callable[[], object]) -> None:
+    """Call all at once, a thread each, which take turns as often as Python lets them; raises what one of them did."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(len(works)) as pool:
+            futures = [pool.submit(work) for work in works]
+    finally:
+        sys.setswitchinterval(interval)
+    for future in futures:
+        future.result()
 
 
 @pytest.fixture

@@ -13,6 +13,18 @@ EXACT = {
     "gelu_tanh": lambda z: 0.5 * z * (1 + np.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3))),
 }
 
+PLAIN = {
+    "gated": False,
+    "norm": "layer",
+    "rotary_theta": None,
+    "learned_positions": 64,
+    "max_length": 64,
+    "qkv_bias": True,
+    "output_bias": True,
+    "feedforward_bias": True,
+}
+"""What a configuration of the kind of GPT-2 changes in one of the kind of Llama."""
+
 
 def logits(config, weights, tokens):
     """Logits (T, V) of tokens (T,)."""

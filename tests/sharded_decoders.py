@@ -10,6 +10,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from plain_decoder import PLAIN
 from torch.distributed.device_mesh import init_device_mesh
 
 from pykernels._group import Group
@@ -23,22 +24,7 @@ PALM = Config(vocab=37, layers=2, width=32, hidden=40, heads=4, kv_heads=1, head
 CONFIGS = {
     "palm": PALM,
     "grouped": replace(PALM, block="serial", kv_heads=2, width=30, tied=False, norm_offset=1.0, embedding_scale=3.0),
-    "plain": replace(
-        PALM,
-        block="serial",
-        heads=3,
-        kv_heads=3,
-        hidden=41,
-        gated=False,
-        activation="gelu",
-        norm="layer",
-        rotary_theta=None,
-        learned_positions=64,
-        max_length=64,
-        qkv_bias=True,
-        output_bias=True,
-        feedforward_bias=True,
-    ),
+    "plain": replace(PALM, block="serial", heads=3, kv_heads=3, hidden=41, activation="gelu", **PLAIN),
 }
 MESHES = {2: [(2, 1, 1), (1, 1, 2)], 4: [(2, 1, 2), (1, 2, 2), (2, 2, 1)]}
 TOKENS = np.random.default_rng(1).integers(0, 37, (5, 6))

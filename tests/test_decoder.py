@@ -13,18 +13,7 @@ from pykernels.inference import Config, Decoder, RotaryScaling, _weights
 
 SMALL = Config(vocab=37, layers=2, width=24, hidden=40, heads=4, kv_heads=1, head_dim=8)
 PALM = replace(SMALL, block="parallel")
-BIGCODE = replace(
-    SMALL,
-    gated=False,
-    activation="gelu_tanh",
-    norm="layer",
-    rotary_theta=None,
-    learned_positions=64,
-    max_length=64,
-    qkv_bias=True,
-    output_bias=True,
-    feedforward_bias=True,
-)
+BIGCODE = replace(SMALL, activation="gelu_tanh", **plain_decoder.PLAIN)
 GEMMA = replace(SMALL, kv_heads=2, norm_offset=1.0, embedding_scale=24**0.5, activation="gelu_tanh", head_dim=16)
 CONFIGS = {
     "serial": replace(SMALL, kv_heads=4, tied=False),

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import sys
 import threading
 
 import ml_dtypes
 import numpy as np
 import pytest
-from conftest import HAS_TORCH
+from conftest import HAS_TORCH, run_threads
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -114,7 +113,7 @@ TestModel.settings = settings(max_examples=40, stateful_step_count=25, deadline=
 @pytest.mark.parametrize("metric", ["ip", "l2"])
 def test_searches_see_whole_changes_of_other_threads(metric):
     """Every vector is (version, version), all of one version; rows 0..n-1 are always there, others come in pairs."""
-    n, versions, failures = 50, 300, []
+    n, versions = 50, 300
     index = Index(2, metric=metric)
     index.add(np.ones((n, 2)))
     stop = threading.Event()
@@ -126,37 +125,22 @@ def test_searches_see_whole_changes_of_other_threads(metric):
                 pair = [2 * version + 1000, 2 * version + 1001]
                 index.add(np.full((2, 2), -1.0), pair)
                 index.remove(pair)
-        except Exception as error:
-            failures.append(error)
         finally:
             stop.set()
 
     def read():
-        try:
-            seen = 1.0
-            while not stop.is_set():
-                scores, ids = index.search(np.ones((1, 2)), n + 2)
-                found = scores[0] / 2 if metric == "ip" else 1 + np.sqrt(scores[0] / 2)
-                main, extra = (ids[0] >= 0) & (ids[0] < n), ids[0] >= 1000
-                assert main.sum() == n and len(set(ids[0][main])) == n, ids
-                assert extra.sum() in (0, 2), ids
-                version = found[main]
-                assert (version == version[0]).all() and version[0] >= seen, version
-                seen = version[0]
-        except Exception as error:
-            failures.append(error)
+        seen = 1.0
+        while not stop.is_set():
+            scores, ids = index.search(np.ones((1, 2)), n + 2)
+            found = scores[0] / 2 if metric == "ip" else 1 + np.sqrt(scores[0] / 2)
+            main, extra = (ids[0] >= 0) & (ids[0] < n), ids[0] >= 1000
+            assert main.sum() == n and len(set(ids[0][main])) == n, ids
+            assert extra.sum() in (0, 2), ids
+            version = found[main]
+            assert (version == version[0]).all() and version[0] >= seen, version
+            seen = version[0]
 
-    threads = [threading.Thread(target=target) for target in (write, read, read)]
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(interval)
-    assert not failures
+    run_threads(write, read, read)
     assert index.ids.tolist() == list(range(n))
 
 

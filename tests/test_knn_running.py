@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
+from functools import partial
 
 import numpy as np
 import pytest
-from conftest import HAS_TORCH, HAS_TRITON
+from conftest import HAS_TORCH, HAS_TRITON, run_threads
 from search_oracle import DTYPES, METRICS, RNG, integers, tensor
 from test_house import run
 
@@ -60,11 +60,7 @@ def test_threads_share_the_kernels():
         for _ in range(5):
             wrong.append((knn(q, x, 10, metric=metric)[1] != expected[metric]).sum())
 
-    threads = [threading.Thread(target=work, args=(metric,)) for metric in METRICS]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_threads(*[partial(work, metric) for metric in METRICS])
     assert wrong == [0] * 15
 
 

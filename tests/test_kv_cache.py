@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-import threading
+from functools import partial
 
 import ml_dtypes
 import numpy as np
 import pytest
-from conftest import HAS_TORCH
+from conftest import HAS_TORCH, run_threads
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -198,30 +197,18 @@ def test_dtypes_devices_and_attributes():
 
 
 def test_threads_see_whole_changes_of_their_own_sequences():
-    cache, failures = KVCache.paged(64, 4, 1, 2), []
+    cache = KVCache.paged(64, 4, 1, 2)
 
     def work(name):
-        try:
-            for round in range(40):
-                sequence, names = cache.new(), [name * 100 + i for i in range(round % 9 + 1)]
-                cache.append([sequence], *[tokens("numpy", [names], 1, 2)] * 2)
-                fork = cache.fork(sequence)
-                cache.append([fork], *[tokens("numpy", [[name]], 1, 2)] * 2)
-                cache.truncate(sequence, 1)
-                for one, expected in ((sequence, names[:1]), (fork, [*names, name])):
-                    np.testing.assert_array_equal(cache.gather(one)[1], tokens("numpy", [expected], 1, 2)[0])
-                    cache.free(one)
-        except Exception as error:
-            failures.append(error)
+        for round in range(40):
+            sequence, names = cache.new(), [name * 100 + i for i in range(round % 9 + 1)]
+            cache.append([sequence], *[tokens("numpy", [names], 1, 2)] * 2)
+            fork = cache.fork(sequence)
+            cache.append([fork], *[tokens("numpy", [[name]], 1, 2)] * 2)
+            cache.truncate(sequence, 1)
+            for one, expected in ((sequence, names[:1]), (fork, [*names, name])):
+                np.testing.assert_array_equal(cache.gather(one)[1], tokens("numpy", [expected], 1, 2)[0])
+                cache.free(one)
 
-    threads = [threading.Thread(target=work, args=(name,)) for name in range(4)]
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(interval)
-    assert not failures and cache.free_pages == 64 and cache.sequences == []
+    run_threads(*[partial(work, name) for name in range(4)])
+    assert cache.free_pages == 64 and cache.sequences == []

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import sys
-import threading
+from functools import partial
 
 import ml_dtypes
 import numpy as np
 import pytest
-from conftest import same_bits
+from conftest import run_threads, same_bits
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -225,31 +224,19 @@ def test_the_kernel_stores_what_its_definition_says(source, stored):
 
 
 def test_threads_write_their_own_sequences():
-    cache, failures = KVCache.paged(64, 4, HEADS, WIDTHS[0], value_dim=WIDTHS[1], layers=LAYERS), []
+    cache = KVCache.paged(64, 4, HEADS, WIDTHS[0], value_dim=WIDTHS[1], layers=LAYERS)
 
     def work(name):
-        try:
-            for round in range(25):
-                sequence, names = cache.new(), [name * 100 + i for i in range(round % 9 + 1)]
-                write(cache, "numpy", cache.grow([sequence], len(names)), [names], range(LAYERS))
-                fork = cache.fork(sequence)
-                write(cache, "numpy", cache.grow([fork], 1), [[name]], range(LAYERS))
-                for one, expected in ((sequence, names), (fork, [*names, name])):
-                    for layer in range(LAYERS):
-                        got = cache.gather(one, layer)[0]
-                        np.testing.assert_array_equal(got, of_layer([expected], layer, WIDTHS[0])[0])
-                    cache.free(one)
-        except Exception as error:
-            failures.append(error)
+        for round in range(25):
+            sequence, names = cache.new(), [name * 100 + i for i in range(round % 9 + 1)]
+            write(cache, "numpy", cache.grow([sequence], len(names)), [names], range(LAYERS))
+            fork = cache.fork(sequence)
+            write(cache, "numpy", cache.grow([fork], 1), [[name]], range(LAYERS))
+            for one, expected in ((sequence, names), (fork, [*names, name])):
+                for layer in range(LAYERS):
+                    got = cache.gather(one, layer)[0]
+                    np.testing.assert_array_equal(got, of_layer([expected], layer, WIDTHS[0])[0])
+                cache.free(one)
 
-    threads = [threading.Thread(target=work, args=(name,)) for name in range(4)]
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(interval)
-    assert not failures and cache.free_pages == 64 and cache.sequences == []
+    run_threads(*[partial(work, name) for name in range(4)])
+    assert cache.free_pages == 64 and cache.sequences == []

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from itertools import pairwise
 
 import numpy as np
 import pytest
-from conftest import HAS_TORCH, HAS_TRITON
+from conftest import HAS_TORCH, HAS_TRITON, run_threads
 from search_oracle import BACKENDS, DTYPES, RNG, ragged, tensor
 
 from pykernels import quant
@@ -174,11 +173,7 @@ def test_two_threads():
         for _ in range(5):
             same.append(np.array_equal(maxsim(queries, tokens, document_offsets=offsets), expected))
 
-    threads = [threading.Thread(target=work) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_threads(work, work)
     assert same == [True] * 10
 
 

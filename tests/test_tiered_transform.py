@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
+from functools import partial
 
 import numpy as np
 import pytest
-from conftest import BACKENDS, HAS_TORCH, same_bits
+from conftest import BACKENDS, HAS_TORCH, run_threads, same_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiered_golden import golden_transform, needs_golden
@@ -222,11 +222,7 @@ def test_threads_share_tiers():
     def work(number):
         results[number] = [transform(params, tiers, positions) for _ in range(5)]
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(results))]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
+    run_threads(*[partial(work, number) for number in range(len(results))])
     for each in results:
         for found in each:
             same_bits(found, expected)
