@@ -15,6 +15,7 @@ from ..kernels.fp8.formats import SCALED_FORMATS
 from ..kernels.linear.problem import FLOATS
 from ..quant import QuantizedTensor, linear
 from . import _weights
+from ._arguments import check_length, check_range, to_append
 from ._attend import Attention, Kept, Rotation
 from ._block import Block, Normalization
 from ._config import Config
@@ -188,16 +189,9 @@ class Decoder:
         exceed the configuration's max_length; MemoryError if the cache has no room. The cache is as before then.
         """
         given = self._tokens(tokens)
-        n, length = given.shape
-        if last_only and not length:
-            raise ValueError(f"tokens has shape {tuple(given.shape)}: expected at least one token with last_only")
         self._check_cache(cache)
-        numbers = _options.integers("sequences", sequences)
-        if len(numbers) != n:
-            raise ValueError(f"sequences has shape {numbers.shape}: expected ({n},), as tokens")
-        before = cache.lengths(numbers)
-        self._check_length(int(before.max(initial=0)) + length)
-        grown = cache.grow(numbers, length)
+        numbers, before = to_append(self.config, tuple(given.shape), cache, sequences, last_only)
+        grown = cache.grow(numbers, given.shape[1])
         try:
             return self._logits(given, grown.positions, Kept(cache, grown, numbers), last_only)
         except BaseException:
@@ -209,7 +203,7 @@ class Decoder:
         """The logits (n, T, V), in float32, of what follows each token of sequences (n, T), without a cache."""
         given = self._tokens(tokens)
         n, length = given.shape
-        self._check_length(length)
+        check_length(self.config, length)
         return self._logits(given, np.arange(length)[None].repeat(n, 0), None, False)
 
     def _logits(self, tokens: Any, positions: Array, kept: Kept | None, last_only: bool) -> Any:
@@ -246,20 +240,11 @@ class Decoder:
         if len(given.shape) != 2:
             raise ValueError(f"tokens has shape {tuple(given.shape)}: expected (n, T)")
         if 0 not in given.shape and not kind.capturing(given):
-            low, high = int(given.min()), int(given.max())
-            if low < 0 or high >= self.config.vocab:
-                wrong = low if low < 0 else high
-                raise ValueError(f"tokens has {wrong}: expected integers from 0 to {self.config.vocab - 1}")
+            check_range(self.config, int(given.min()), int(given.max()))
         wide = kind.cast(given, "int64")
         if kind is self._kind:
             return wide if self.device is None else wide.to(self.device)
         return self._kind.from_numpy(np.ascontiguousarray(kind.to_numpy(wide)), self._like)
-
-    def _check_length(self, length: int) -> None:
-        if length > self.config.max_length:
-            raise ValueError(
-                f"tokens would make a sequence of {length}: expected at most max_length={self.config.max_length}"
-            )
 
     def _check_cache(self, cache: Any) -> None:
         if not isinstance(cache, KVCache):

@@ -18,6 +18,7 @@ from ..._arrays import Array, namespace
 from ...attention import KVCache
 from ...kernels.fp8.formats import SCALED_FORMATS
 from ...kernels.linear.problem import FLOATS
+from .._arguments import check_length, check_range, to_append
 from .._attend import Kept
 from .._decoder import Decoder
 from . import _sources
@@ -216,15 +217,9 @@ class ShardedDecoder:
 
         def describe() -> tuple[int, dict[str, int]]:
             given = self._tokens(tokens)
-            n, length = given.shape
-            if last_only and not length:
-                raise ValueError(f"tokens has shape {given.shape}: expected at least one token with last_only")
             self._check_cache(cache)
-            numbers = _options.integers("sequences", sequences)
-            if len(numbers) != n:
-                raise ValueError(f"sequences has shape {numbers.shape}: expected ({n},), as tokens")
-            before = cache.lengths(numbers)
-            self._check_length(int(before.max(initial=0)) + length)
+            numbers, before = to_append(self.config, given.shape, cache, sequences, last_only)
+            n, length = given.shape
             kept = grow(cache, numbers, length)
             undo.extend(partial(cache.truncate, *pair) for pair in zip(numbers.tolist(), before.tolist(), strict=True))
             calls.append((given, before[:, None] + np.arange(length), owners_of(cache, numbers), kept))
@@ -249,7 +244,7 @@ class ShardedDecoder:
         def describe() -> tuple[int, dict[str, int]]:
             calls.append(self._tokens(tokens))
             n, length = calls[0].shape
-            self._check_length(length)
+            check_length(self.config, length)
             checksum = zlib.crc32(calls[0].tobytes())
             return 0, {"the number of sequences": n, "the number of tokens": length, "tokens (checksum)": checksum}
 
@@ -266,16 +261,9 @@ class ShardedDecoder:
             raise TypeError(f"tokens has dtype {numbers.dtype.name}: expected integers")
         if numbers.ndim != 2:
             raise ValueError(f"tokens has shape {numbers.shape}: expected (n, T)")
-        outside = numbers[(numbers < 0) | (numbers >= self.config.vocab)]
-        if outside.size:
-            raise ValueError(f"tokens has {outside[0]}: expected integers from 0 to {self.config.vocab - 1}")
+        if numbers.size:
+            check_range(self.config, int(numbers.min()), int(numbers.max()))
         return np.ascontiguousarray(numbers, np.int64)
-
-    def _check_length(self, length: int) -> None:
-        if length > self.config.max_length:
-            raise ValueError(
-                f"tokens would make a sequence of {length}: expected at most max_length={self.config.max_length}"
-            )
 
     def _check_cache(self, cache: Any) -> None:
         if not isinstance(cache, KVCache | ShardedCache):
