@@ -11,7 +11,7 @@ import pytest
 from pykernels.bench import decoder_workloads, harness
 from pykernels.bench.harness import MIN_ROUNDS, Group
 from pykernels.bench.inference_data import LARGE, SMALL, many_heads
-from pykernels.bench.inference_peers import COMPILED, EAGER, FP32
+from pykernels.bench.inference_peers import BY_COMPILER, COMPILED, EAGER, FP32
 from pykernels.bench.inference_workloads import BFLOAT16, decoding, planning, prefilling, sharing_keys
 
 CONTEXT, PROMPT = 128, 512
@@ -29,12 +29,12 @@ def test_inference(benchmark: Any, record: harness.Record, group: Group, provide
 
 def groups(quick: bool) -> list[Group]:
     """All groups of this file; `quick` leaves out the large decoder, float32, and what takes minutes to compile."""
-    rounds, compiled = ROUNDS[quick], () if quick else (COMPILED,)
+    rounds, compiled = ROUNDS[quick], () if quick else BY_COMPILER
     part, sizes = replace(SMALL, layers=LAYERS), (SMALL,) if quick else (SMALL, LARGE)
     beside: dict[str, tuple[str, ...]] = {
-        "int8": (BFLOAT16, EAGER, *compiled, FP32),
+        "int8": (BFLOAT16, EAGER, FP32, *compiled),
         "e4m3fn": (BFLOAT16,),
-        "bfloat16": (EAGER, *compiled),
+        "bfloat16": (EAGER,) if quick else (EAGER, COMPILED),
     }
     if not quick:
         beside["float32"] = (FP32,)

@@ -18,15 +18,18 @@ Array = np.ndarray[Any, Any]
 Step = Callable[[int], Array]
 """Appends a token to a context, and returns the logits (V,) of what follows."""
 
-EAGER, COMPILED, FP32 = "transformers bf16", "transformers bf16 compiled", "transformers fp32"
+EAGER, COMPILED = "transformers bf16", "transformers bf16 compiled"
+FP32, COMPILED_FP32 = "transformers fp32", "transformers fp32 compiled"
+BY_COMPILER = COMPILED, COMPILED_FP32
 
 
 def absent() -> dict[str, str]:
     """Why a peer cannot run here."""
     for package in ("torch", "transformers"):
         if importlib.util.find_spec(package) is None:
-            return dict.fromkeys((EAGER, COMPILED, FP32), f"{package} is not installed")
-    return {COMPILED: absent_torch()["torch.compile"]} if "torch.compile" in absent_torch() else {}
+            return dict.fromkeys((EAGER, FP32, *BY_COMPILER), f"{package} is not installed")
+    reason = absent_torch().get("torch.compile")
+    return {} if reason is None else dict.fromkeys(BY_COMPILER, reason)
 
 
 def model(decoder: Decoder, dtype: str) -> Any:

@@ -23,7 +23,12 @@ ROOM = MAX_ROUNDS + 27
 TOLERANCE = {"float32": 2e-5, "bfloat16": 4e-2}
 """Root mean square of the error of logits over that of the logits, by the dtype of activations."""
 
-DTYPE = {peers.EAGER: "bfloat16", peers.COMPILED: "bfloat16", peers.FP32: "float32"}
+DTYPE = {
+    peers.EAGER: "bfloat16",
+    peers.COMPILED: "bfloat16",
+    peers.FP32: "float32",
+    peers.COMPILED_FP32: "float32",
+}
 
 
 def decoding(config: Config, weights: str, context: int, peer_names: Sequence[str], rounds: int = MIN_ROUNDS) -> Group:
@@ -36,7 +41,7 @@ def decoding(config: Config, weights: str, context: int, peer_names: Sequence[st
         steps = {name: _steps(decoder, given[:-1]) for name, decoder in ours.items()}
         for name in _here(peer_names):
             model = _theirs(config, weights, ours[OURS], name)
-            steps[name] = peers.steps(model, given[:-1], ROOM, compiled=name == peers.COMPILED)
+            steps[name] = peers.steps(model, given[:-1], ROOM, compiled=name in peers.BY_COMPILER)
         calls = {name: _generation(step, int(given[-1])) for name, step in steps.items()}
         verify = _verifier(config, weights, ours[OURS], given)
         return Workload(calls, verify, _missing(peer_names), "fresh")
