@@ -39,11 +39,12 @@ def _compiled(function: Callable[..., Any], **options: Any) -> Any:
         dispatcher = numba.njit(cache=True, **options)(function)
     except RuntimeError:
         return numba.njit(**options)(function)
-    dispatcher._cache._cache_file._source_stamp = _family_stamp(function)
+    dispatcher._cache._cache_file._source_stamp = family_stamp(function)
     return dispatcher
 
 
-def _family_stamp(function: Callable[..., Any]) -> tuple[tuple[str, int, int], ...]:
+def family_stamp(function: Callable[..., Any]) -> tuple[tuple[str, int, int], ...]:
+    """What a file of compiled code is stale by; see `jit`."""
     family = Path(function.__code__.co_filename).parent
     files = [*sorted(Path(__file__).parent.glob("_*.py")), *sorted(family.glob("*.py"))]
     return tuple((f.name, f.stat().st_mtime_ns, f.stat().st_size) for f in files)

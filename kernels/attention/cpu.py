@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import ml_dtypes
 import numba
 import numpy as np
 
-from .._dot import PAIRS, VECTOR
 from .cpu_backward import attention_backward as attention_backward
-from .cpu_few import MOST, SPLIT, attend_splits, merge_splits
+from .cpu_few import SPLIT, are_few, attend_splits, merge_splits
 from .cpu_few_product import WIDTH
 from .cpu_halo import halo as halo
 from .cpu_halo_backward import halo_backward as halo_backward
@@ -23,6 +21,7 @@ from .cpu_problem import (
     VALUE_DIM,
     Places,
     cached,
+    in_pairs,
     is_regular,
     places,
     rules,
@@ -30,6 +29,10 @@ from .cpu_problem import (
 )
 from .cpu_product import LANES
 from .cpu_rows import attend_rows
+from .cpu_steps import add_attend as add_attend
+from .cpu_steps import add_store as add_store
+from .cpu_steps import arrays_of_step as arrays_of_step
+from .cpu_steps import query_dtype as query_dtype
 from .cpu_store import store as store
 from .cpu_tasks import heads_of, tasks_of
 from .cpu_tile import PANELS, attend_tiles
@@ -86,18 +89,11 @@ def decode(q: Array, cache: Cache, scoring: Scoring, out: Array, lse: Array) -> 
 
 
 def _few(q: Array, k: Array, v: Array, queries: int) -> bool:
-    """Whether rows are so few that keys are read once for them, of sizes that this is done for."""
-    rows = queries * q.shape[1] // k.shape[1]
-    whole = q.shape[3] % VECTOR == 0 and v.shape[3] % VECTOR == 0
-    return rows <= MOST and whole and q.dtype != np.float64
+    return q.dtype != np.float64 and are_few(queries * q.shape[1] // k.shape[1], q.shape[3], v.shape[3])
 
 
 def _in_pairs(q: Array, k: Array, v: Array, few: bool) -> bool:
-    """Whether the products are of pairs of bfloat16."""
-    if not (PAIRS and q.dtype == k.dtype == ml_dtypes.bfloat16):
-        return False
-    step = 2 * VECTOR if few else 2
-    return q.shape[3] % step == 0 and (not few or v.shape[3] % step == 0)
+    return q.dtype == k.dtype and in_pairs(q.dtype, q.shape[3], v.shape[3], few)
 
 
 def _target(q: Array, out: Array) -> Array:

@@ -14,6 +14,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
+from .._dot import VECTOR
 from .._exp import exp
 from .._numba import LANES, jit, kernel, prefetch_lanes
 from .cpu_few_product import (
@@ -45,6 +46,11 @@ MOST = 4 * WIDTH
 f32 = np.float32
 
 
+def are_few(rows: int, dim: int, value_dim: int) -> bool:
+    """Whether rows of a head of keys are so few that keys are read once for them, of sizes that this is done for."""
+    return rows <= MOST and dim % VECTOR == 0 and value_dim % VECTOR == 0
+
+
 @kernel
 def attend_splits(places, rules, tasks, highest, total, sums, workers):
     """Task t: the keys ``tasks[t, 2] * SPLIT`` on, of key head ``tasks[t, 1]`` of sequence ``tasks[t, 0]``.
@@ -59,11 +65,11 @@ def attend_splits(places, rules, tasks, highest, total, sums, workers):
 @jit
 def _work(worker, workers, places, rules, tasks, highest, total, sums):
     for task in range(worker, len(tasks), workers):
-        _attend(places, rules, tasks[task], highest[task], total[task], sums[task])
+        attend_split(places, rules, tasks[task], highest[task], total[task], sums[task])
 
 
 @jit
-def _attend(places, rules, task, highest, total, sums):
+def attend_split(places, rules, task, highest, total, sums):
     sequences, sizes, table = places.sequences, places.sizes, places.table
     n, h, dim, value_dim = task[0], task[1], sizes[DIM], sizes[VALUE_DIM]
     rows = sequences[n, QUERIES] * sizes[GROUP]
@@ -144,11 +150,11 @@ def _soften(s, count, rows, highest, total, sums):
 def merge_splits(places, rules, heads, highest, total, sums):
     """Outputs of key head ``heads[i, 1]`` of sequence ``heads[i, 0]`` from the parts ``heads[i, 2] : heads[i, 3]``."""
     for i in numba.prange(len(heads)):
-        _merge(places, rules, heads[i], highest, total, sums)
+        merge_split(places, rules, heads[i], highest, total, sums)
 
 
 @jit
-def _merge(places, rules, head, highest, total, sums):
+def merge_split(places, rules, head, highest, total, sums):
     n, h, value_dim = head[0], head[1], places.sizes[VALUE_DIM]
     lanes = np.empty((FIELDS, 1), np.int64)
     whole = np.empty(value_dim, f32)

@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
+from .._dot import PAIRS, VECTOR
 from .problem import Cache, Lengths, Scoring
 
 Array = np.ndarray[Any, Any]
 
-_TYPES = {np.dtype(name): np.dtype(name) for name in ("float32", "float64", "int8", "uint8", "int64")}
-_TYPES |= {np.dtype(ml_dtypes.bfloat16): np.dtype(np.uint16), np.dtype(np.float16): np.dtype(np.int16)}
-_TYPES |= {np.dtype(bool): np.dtype(np.uint8)}
+TYPES = {np.dtype(name): np.dtype(name) for name in ("float32", "float64", "int8", "uint8", "int64")}
+TYPES |= {np.dtype(ml_dtypes.bfloat16): np.dtype(np.uint16), np.dtype(np.float16): np.dtype(np.int16)}
+TYPES |= {np.dtype(bool): np.dtype(np.uint8)}
 """bfloat16 goes as uint16, float16 as int16, e4m3fn as uint8; Numba knows none of them."""
 
 _NO_PAGES = np.empty((0, 0), np.int64)
@@ -80,7 +81,7 @@ def flat(x: Array) -> Array:
 
     Writeable whatever `x` is, so that it is of the one type that kernels are compiled for.
     """
-    kind = _TYPES[x.dtype]
+    kind = TYPES[x.dtype]
     if x.size == 0:
         return np.empty(0, kind)
     flags = x.flags
@@ -89,6 +90,14 @@ def flat(x: Array) -> Array:
     span = 1 + sum((n - 1) * s for n, s in zip(x.shape, x.strides, strict=True)) // x.itemsize
     address = x.__array_interface__["data"][0]
     return np.asarray(_Memory({"data": (address, False), "shape": (span,), "typestr": kind.str, "version": 3}, x))
+
+
+def in_pairs(dtype: Any, dim: int, value_dim: int, few: bool) -> bool:
+    """Whether the products of queries and keys of this dtype are of pairs of bfloat16."""
+    if not (PAIRS and dtype == ml_dtypes.bfloat16):
+        return False
+    step = 2 * VECTOR if few else 2
+    return dim % step == 0 and (not few or value_dim % step == 0)
 
 
 def is_regular(x: Array) -> bool:

@@ -16,7 +16,7 @@ Array = np.ndarray[Any, Any]
 f32, u32 = np.float32, np.uint32
 
 AS_THEY_ARE, INT8, E4M3FN = range(3)
-_FORMATS = {np.dtype(np.int8): INT8, np.dtype(np.uint8): E4M3FN}
+FORMATS = {np.dtype(np.int8): INT8, np.dtype(np.uint8): E4M3FN}
 _NO_SCALES = np.empty((0, 0, 0), np.float32)
 
 _MAGNITUDE, _INFINITY = u32(0x7FFFFFFF), u32(0x7F800000)
@@ -32,7 +32,7 @@ def store(k: Array, v: Array, pages: Pages, where: Array) -> None:
     """Write tokens to pages; see `Pages`."""
     if where.size == 0:
         return
-    form = AS_THEY_ARE if pages.k_scale is None else _FORMATS[pages.k.dtype]
+    form = AS_THEY_ARE if pages.k_scale is None else FORMATS[pages.k.dtype]
     _store(
         2 * (k.nbytes + v.nbytes),
         KINDS[k.dtype],
@@ -49,12 +49,12 @@ def _store(kind, form, keys, values, where):
     for task in numba.prange(where.shape[1] * tokens):
         n = np.int64(task) // tokens
         t = np.int64(task) - n * tokens
-        _store_token(kind, form, keys[0], keys[1], keys[2], n, t, where[0, n, t], where[1, n, t])
-        _store_token(kind, form, values[0], values[1], values[2], n, t, where[0, n, t], where[1, n, t])
+        store_token(kind, form, keys[0], keys[1], keys[2], n, t, where[0, n, t], where[1, n, t])
+        store_token(kind, form, values[0], values[1], values[2], n, t, where[0, n, t], where[1, n, t])
 
 
 @jit
-def _store_token(kind, form, x, pages, scale, n, t, page, row):
+def store_token(kind, form, x, pages, scale, n, t, page, row):
     width = pages.shape[3]
     numbers = np.empty(0 if form == AS_THEY_ARE else width, np.float32)
     for h in range(x.shape[1]):

@@ -8,21 +8,20 @@ import ml_dtypes
 import numba
 import numpy as np
 
-from .._activations import number_of
 from .._dot import HALF, LANES, QUADS
-from .._floats import KINDS
 from .._numba import in_turn
-from .cpu_dots import COUNTS, MOST
+from .cpu_dots import MOST, rows_for
 from .cpu_few import few, few_by_weight
-from .cpu_pack import pack, pack_lanes
-from .cpu_problem import OUT_PITCH, OUT_SIZE, WIDTH, M, N
+from .cpu_pack import flat, pack, pack_lanes
+from .cpu_problem import OUT_PITCH, OUT_SIZE, WIDTH, M, N, numbers_of
 from .cpu_scales import HALF_RUN
+from .cpu_steps import add_product as add_product
+from .cpu_steps import is_step as is_step
 from .cpu_tile import tiles
-from .cpu_widen import PAIRED, RUN, TABLES, order, table
+from .cpu_widen import RUN, TABLES, in_pairs, order, table
 from .problem import Problem
 
 _NONE = np.empty(0, np.float32)
-_BITS = {np.dtype(ml_dtypes.bfloat16): np.uint16, np.dtype(np.float16): np.int16}
 
 _PASSES = 3
 """Times that weights are read for few rows of activations; more rows pay for widened panels."""
@@ -50,27 +49,18 @@ def linear(x, x_scale, codes, scale, bias, out, problem: Problem) -> None:
 
 def _multiply(x, x_scale, codes, scale, bias, out, problem: Problem, by_weight: bool) -> None:
     """Of x in floating point, or both sides int8; scales multiply sums of whole runs, or weights (see `cpu_scales`)."""
-    (m, k), n, size = x.shape, len(codes), codes.dtype.itemsize
+    (m, k), size = x.shape, codes.dtype.itemsize
     integers = x.dtype == np.int8
-    paired = x.dtype == ml_dtypes.bfloat16 and (codes.dtype == ml_dtypes.bfloat16 or (size == 1 and PAIRED))
+    paired = in_pairs(x.dtype, codes.dtype)
     many = (m > MOST and QUADS) if integers else m > _PASSES * MOST
-    count = m if many else next((c for c in COUNTS if c >= m), MOST)
-    rows, columns = problem.block
-    grid = 1 if scale is None else scale.shape[1]
-    segment = columns if grid > 1 and not by_weight else max(k, 1)
+    count = m if many else rows_for(m)
     width = HALF if m <= HALF else LANES
-    outputs = out.strides[0] // out.itemsize, KINDS[out.dtype], out.itemsize
-    numbers = np.array(
-        (
-            *(m, n, k, codes.strides[0] // size, *outputs, count, segment),
-            *(rows, columns, grid, number_of(problem.activation), width),
-        ),
-        np.int64,
-    )
+    target = out.strides[0] // out.itemsize, out.dtype
+    numbers = numbers_of(codes, scale, target, problem, (m, count, width), by_weight)
     kind = (np.int8 if many else np.int16) if integers else np.uint16 if paired else np.float32
     packed = np.empty((m if many else -(-m // count) * count, -(-k // RUN) * RUN), kind)
     mixed = order("pairs" if paired else "floats", codes.dtype, integers)
-    pack(_flat(x), k, x.strides[0] // x.itemsize, m, mixed, packed)
+    pack(flat(x), k, x.strides[0] // x.itemsize, m, mixed, packed)
     tables = table(problem.format if size == 1 else "int8")
     if scale is None:
         scale = _NONE
@@ -78,7 +68,7 @@ def _multiply(x, x_scale, codes, scale, bias, out, problem: Problem, by_weight: 
         scale = scale.reshape(-1)
     scales = scale, _NONE if x_scale is None else x_scale, _NONE if bias is None else bias
     run = _many if many else _few
-    run(_flat(codes), tables, packed, scales, _flat(out).view(np.uint8), numbers, count)
+    run(flat(codes), tables, packed, scales, flat(out).view(np.uint8), numbers, count)
 
 
 def _few(codes, tables, x, scales, out, numbers, count) -> None:
@@ -126,12 +116,3 @@ def _values(format):
 
 def _float32(x):
     return x if x.dtype == np.float32 else x.astype(np.float32)
-
-
-def _flat(x):
-    """The rows of a matrix as one vector, from the first element to the last, in the bits that kernels take."""
-    x = x.view(_BITS.get(x.dtype, x.dtype))
-    if x.flags.c_contiguous:
-        return x.reshape(-1)
-    length = (len(x) - 1) * x.strides[0] // x.itemsize + x.shape[1]
-    return np.lib.stride_tricks.as_strided(x, (length,), (x.itemsize,))

@@ -29,6 +29,12 @@ ROWS, MOST = 4, 8
 COUNTS = (1, 2, 4, 8)
 """Rows of activations that there is code for."""
 
+
+def rows_for(m: int) -> int:
+    """How many rows of activations the code for m rows, or for a part of them, is for."""
+    return next((count for count in COUNTS if count >= m), MOST)
+
+
 _AT_ONCE, _KEPT = 16, 1
 """Sums that registers hold beside tables and operands, and rows of activations that they hold while rows change."""
 

@@ -22,7 +22,7 @@ f32 = np.float32
 def few(codes, tables, x, scale, x_scale, bias, y, out, numbers, workers):
     """`numbers[COUNT]` rows of x, of which M are there; y (M, N) is room for sums."""
     for worker in numba.prange(workers):
-        _part(np.int64(worker), workers, codes, tables, x, scale, x_scale, bias, y, out, numbers)
+        part(np.int64(worker), workers, codes, tables, x, scale, x_scale, bias, y, out, numbers)
 
 
 @jit(parallel=True)
@@ -33,7 +33,7 @@ def few_by_weight(codes, tables, x, scale, x_scale, bias, y, out, numbers, worke
 
 
 @jit
-def _part(worker, workers, codes, tables, x, scale, x_scale, bias, y, out, numbers):
+def part(worker, workers, codes, tables, x, scale, x_scale, bias, y, out, numbers):
     n, columns, pitch, segment = numbers[N], numbers[COLUMNS], numbers[PITCH], numbers[SEGMENT]
     padded, segments = (columns + RUN - 1) // RUN * RUN, (columns + segment - 1) // segment
     first, stop = _rows(worker, workers, n)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numba
 import numpy as np
 from numba import types
@@ -12,6 +13,17 @@ from .._numba import float32_from_bits, jit, kernel, shift_left
 from .cpu_widen import RUN
 
 u32 = np.uint32
+
+BITS = {np.dtype(ml_dtypes.bfloat16): np.uint16, np.dtype(np.float16): np.int16}
+
+
+def flat(x):
+    """The rows of a matrix as one vector, from the first element to the last, in the bits that kernels take."""
+    x = x.view(BITS.get(x.dtype, x.dtype))
+    if x.flags.c_contiguous:
+        return x.reshape(-1)
+    length = (len(x) - 1) * x.strides[0] // x.itemsize + x.shape[1]
+    return np.lib.stride_tricks.as_strided(x, (length,), (x.itemsize,))
 
 
 @jit

@@ -28,6 +28,12 @@ TABLES = "avx512vbmi" in cpu_features()
 PAIRED = PAIRS and TABLES
 """Whether bytes meet bfloat16 activations in products of pairs."""
 
+
+def in_pairs(x: np.dtype, codes: np.dtype) -> bool:
+    """Whether the products of activations and weights of these dtypes are of pairs of bfloat16."""
+    return x == ml_dtypes.bfloat16 and (codes == ml_dtypes.bfloat16 or (codes.itemsize == 1 and PAIRED))
+
+
 _BYTE, _HALF = ir.IntType(8), ir.IntType(16)
 _BYTES = ir.VectorType(_BYTE, RUN)
 _INDEX = ir.IntType(64)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -246,6 +248,13 @@ class KVCache(Sequences):
         if backend != self._place.backend:
             pools = Pages(*(None if x is None else self._place.launched(x, backend) for x in pools))
         return Cache(*pools, table, lengths)
+
+    @contextmanager
+    def _step(self, grown: Grown) -> Iterator[tuple[Pages, Array, Cache]]:
+        """All layers of pages in main memory, where in them tokens go that sequences have grown by, and what these have
+        then, in layer 0; the lock is held meanwhile."""
+        with self._lock:
+            yield self._pools.whole, grown.where(), self._read(grown.sequences, 0, "cpu")
 
     def _plan(self, slots: Array, tokens: int) -> Growth:
         """How sequences grow, when pages that they may no longer share have been copied."""

@@ -90,12 +90,12 @@ class Pools:
         self.place, self.dtype = place, dtype
         stored = "uint8" if dtype == "float8_e4m3fn" else dtype
         scales = [place.zeros(shape, "float32") if dtype in CODES else None for _ in widths]
-        self._whole = [*(place.zeros((*shape, width), stored) for width in widths), *scales]
-        self.layers = [Pages(*(x if x is None else x[i] for x in self._whole)) for i in range(shape[0])]
+        self.whole = Pages(*(place.zeros((*shape, width), stored) for width in widths), *scales)
+        self.layers = [Pages(*(x if x is None else x[i] for x in self.whole)) for i in range(shape[0])]
 
     @property
     def nbytes(self) -> int:
-        return sum(int(x.nbytes) for x in self._whole if x is not None)
+        return sum(int(x.nbytes) for x in self.whole if x is not None)
 
     def write(self, layer: int, k: Any, v: Any, where: Any) -> None:
         """Keep tokens (n, Hkv, T, D) and (n, Hkv, T, Dv) of the user, of pages and rows (2, n, T)."""
@@ -106,7 +106,7 @@ class Pools:
     def copy(self, sources: Array, copies: Array, rows: int) -> None:
         """Copy the first rows of pages of all layers to others."""
         given, taken = self.place.sent(np.stack([sources, copies]))
-        for x in self._whole:
+        for x in self.whole:
             if x is not None:
                 x[:, taken, :, :rows] = x[:, given, :, :rows]
 

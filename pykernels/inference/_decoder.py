@@ -20,6 +20,7 @@ from ._attend import Attention, Kept, Rotation
 from ._block import Block, Normalization
 from ._config import Config
 from ._positions import RotaryTables
+from ._step import Steps
 
 
 class Decoder:
@@ -82,6 +83,7 @@ class Decoder:
         self._blocks = [Block(config, self.weights, number) for number in range(config.layers)]
         self._final_norm = Normalization(config, self.weights, "final_norm")
         self._head = self.weights["embedding" if config.tied else "head.weight"]
+        self._steps = Steps(config, self._blocks, self._final_norm, self._head, self._like)
         self._scale = None
         if config.embedding_scale != 1:
             self._scale = self._kind.from_numpy(np.full(1, config.embedding_scale, dtype_of(self.dtype)), self._like)
@@ -213,6 +215,10 @@ class Decoder:
         rotation = None
         if self._tables is not None and positions.size:
             rotation = Rotation(*self._tables.reaching(int(positions.max()) + 1), places)
+        if kept is not None and length == 1:
+            out = self._steps(x, rotation, kept)
+            if out is not None:
+                return out if last_only else out[:, None]
         attend = Attention(self.config, (n, length), rotation, kept)
         for block in self._blocks:
             x, residual = block(x, residual, attend)
