@@ -154,11 +154,11 @@ def _run(functions, counts, words, marks, workers):
 def _work(functions, counts, words, marks):
     for step in range(len(counts)):
         taken, done = step * _MARKS, step * _MARKS + _MARKS // 2
-        task = _add_one(marks, taken)
+        task = add_one(marks, taken)
         while task < counts[step]:
             _call(functions[step], task, words, step * WORDS)
-            _add_one(marks, done)
-            task = _add_one(marks, taken)
+            add_one(marks, done)
+            task = add_one(marks, taken)
         looks = 0
         while _look(marks, done) < counts[step]:
             looks += 1
@@ -174,8 +174,11 @@ def _element(context: Any, builder: Any, signature: Any, args: Any, number: int)
 
 
 @intrinsic
-def _add_one(typing_context: Any, marks: Any, at: Any) -> Any:
-    """The element before one was added; all that was written before is seen by those who see the sum."""
+def add_one(typing_context: Any, marks: Any, at: Any) -> Any:
+    """The element of an int64 vector, which threads share, before one was added.
+
+    All that was written before is seen by those who see the sum.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.atomic_rmw("add", _element(context, builder, signature, args, 0), _WORD(1), "acq_rel")

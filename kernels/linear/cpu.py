@@ -9,11 +9,11 @@ import numba
 import numpy as np
 
 from .._dot import HALF, LANES, QUADS
-from .._numba import in_turn
+from .._numba import CACHE_LINE, in_turn
 from .cpu_dots import MOST, rows_for
-from .cpu_few import few, few_by_weight
+from .cpu_few import few, few_by_weight, tasks_of
 from .cpu_pack import flat, pack, pack_lanes
-from .cpu_problem import OUT_PITCH, OUT_SIZE, WIDTH, M, N, numbers_of
+from .cpu_problem import COUNT, OUT_PITCH, OUT_SIZE, WIDTH, M, N, numbers_of
 from .cpu_scales import HALF_RUN
 from .cpu_steps import add_product as add_product
 from .cpu_steps import is_step as is_step
@@ -67,22 +67,23 @@ def _multiply(x, x_scale, codes, scale, bias, out, problem: Problem, by_weight: 
     elif not by_weight:
         scale = scale.reshape(-1)
     scales = scale, _NONE if x_scale is None else x_scale, _NONE if bias is None else bias
-    run = _many if many else _few
-    run(flat(codes), tables, packed, scales, flat(out).view(np.uint8), numbers, count)
+    run, tasks = (_many, 0) if many else (_few, tasks_of(codes))
+    run(flat(codes), tables, packed, scales, flat(out).view(np.uint8), numbers, count, tasks)
 
 
-def _few(codes, tables, x, scales, out, numbers, count) -> None:
+def _few(codes, tables, x, scales, out, numbers, count, tasks) -> None:
     m, n, row = int(numbers[M]), int(numbers[N]), int(numbers[OUT_PITCH] * numbers[OUT_SIZE])
     scale, x_scale, bias = scales
     room, workers = np.empty(count * n, np.float32), numba.get_num_threads()
     for first in range(0, m, count):
-        numbers[M] = min(count, m - first)
+        numbers[M], numbers[COUNT] = min(count, m - first), rows_for(m - first)
         own = x[first : first + count].reshape(-1)
         places = codes, tables, own, scale, x_scale[first:], bias, room, out[first * row :]
-        in_turn(few if scale.ndim == 1 else few_by_weight, *places, numbers, workers)
+        marks = np.zeros((workers, CACHE_LINE // 8), np.int64)
+        in_turn(few if scale.ndim == 1 else few_by_weight, *places, numbers, marks, -(-tasks // workers))
 
 
-def _many(codes, tables, x, scales, out, numbers, _) -> None:
+def _many(codes, tables, x, scales, out, numbers, *_) -> None:
     m, width = int(numbers[M]), int(numbers[WIDTH])
     if x.dtype == np.int8:
         words = (x.view(np.uint8) ^ 0x80).view(np.int32)
@@ -91,7 +92,7 @@ def _many(codes, tables, x, scales, out, numbers, _) -> None:
     blocks = np.empty((-(-m // width), words.shape[1], width), words.dtype)
     workers = numba.get_num_threads()
     pack_lanes(blocks.nbytes, words, blocks, width, workers)
-    in_turn(tiles, codes, tables, blocks.reshape(-1), *scales, out, numbers, workers)
+    in_turn(tiles, codes, tables, blocks.reshape(-1), *scales, out, numbers, np.zeros(1, np.int64), workers)
 
 
 def _in_pieces(x, x_scale, codes, scale, bias, out, problem: Problem) -> None:

@@ -6,6 +6,7 @@ import numba
 import numpy as np
 
 from .._numba import jit, sum_of_lanes, sums
+from .._program import add_one
 from .cpu_dots import MOST, ROWS, add_dots
 from .cpu_finish import finish
 from .cpu_problem import COLUMNS, COUNT, PITCH, SEGMENT, M, N
@@ -15,28 +16,53 @@ from .cpu_widen import RUN
 WIDE = 1024
 """Columns that are widened at a time where scales multiply weights."""
 
+_BYTES, _MOST_TASKS = 1 << 16, 256
+"""About as many of weights are a task, unless tasks became too many."""
+
 f32 = np.float32
 
 
+def tasks_of(codes: np.ndarray) -> int:
+    return max(1, min(codes.nbytes // _BYTES, _MOST_TASKS))
+
+
 @jit(parallel=True)
-def few(codes, tables, x, scale, x_scale, bias, y, out, numbers, workers):
-    """`numbers[COUNT]` rows of x, of which M are there; y (M, N) is room for sums."""
+def few(codes, tables, x, scale, x_scale, bias, y, out, numbers, marks, each):
+    """`numbers[COUNT]` rows of x, of which M are there; y (M, N) is room for sums.
+
+    A worker has `each` tasks, side by side for the sake of requests, and then those that others are slow to take;
+    ``marks[worker, 0]`` counts what is taken.
+    """
+    workers = len(marks)
     for worker in numba.prange(workers):
-        part(np.int64(worker), workers, codes, tables, x, scale, x_scale, bias, y, out, numbers)
+        for turn in range(workers):
+            own = (np.int64(worker) + turn) % workers
+            task = add_one(marks[own], 0)
+            while task < each:
+                place = own * each + task
+                part(place, workers * each, codes, tables, x, scale, x_scale, bias, y, out, numbers)
+                task = add_one(marks[own], 0)
 
 
 @jit(parallel=True)
-def few_by_weight(codes, tables, x, scale, x_scale, bias, y, out, numbers, workers):
+def few_by_weight(codes, tables, x, scale, x_scale, bias, y, out, numbers, marks, each):
     """The same with scales that multiply weights (see `cpu_scales`)."""
+    workers = len(marks)
     for worker in numba.prange(workers):
-        _part_by_weight(np.int64(worker), workers, codes, tables, x, scale, x_scale, bias, y, out, numbers)
+        for turn in range(workers):
+            own = (np.int64(worker) + turn) % workers
+            task = add_one(marks[own], 0)
+            while task < each:
+                place = own * each + task
+                _part_by_weight(place, workers * each, codes, tables, x, scale, x_scale, bias, y, out, numbers)
+                task = add_one(marks[own], 0)
 
 
 @jit
-def part(worker, workers, codes, tables, x, scale, x_scale, bias, y, out, numbers):
+def part(task, tasks, codes, tables, x, scale, x_scale, bias, y, out, numbers):
     n, columns, pitch, segment = numbers[N], numbers[COLUMNS], numbers[PITCH], numbers[SEGMENT]
     padded, segments = (columns + RUN - 1) // RUN * RUN, (columns + segment - 1) // segment
-    first, stop = _rows(worker, workers, n)
+    first, stop = _rows(task, tasks, n)
     rest = np.zeros(ROWS * RUN, codes.dtype)
     factors = np.empty(ROWS, f32)
     for row in range(first, stop, ROWS):
@@ -64,10 +90,10 @@ def part(worker, workers, codes, tables, x, scale, x_scale, bias, y, out, number
 
 
 @jit
-def _part_by_weight(worker, workers, codes, tables, x, scale, x_scale, bias, y, out, numbers):
+def _part_by_weight(task, tasks, codes, tables, x, scale, x_scale, bias, y, out, numbers):
     n, columns, pitch = numbers[N], numbers[COLUMNS], numbers[PITCH]
     padded = (columns + RUN - 1) // RUN * RUN
-    first, stop = _rows(worker, workers, n)
+    first, stop = _rows(task, tasks, n)
     wide, ones = np.empty(ROWS * WIDE, f32), np.ones(ROWS, f32)
     for row in range(first, stop, ROWS):
         totals = sums(ones, 32, 16)
@@ -84,10 +110,10 @@ def _part_by_weight(worker, workers, codes, tables, x, scale, x_scale, bias, y, 
 
 
 @jit
-def _rows(worker, workers, n):
-    """The first and the last row of weights, exclusive, of a worker."""
+def _rows(task, tasks, n):
+    """The first and the last row of weights, exclusive, of a task."""
     blocks = (n + ROWS - 1) // ROWS
-    return ROWS * (blocks * worker // workers), min(n, ROWS * (blocks * (worker + 1) // workers))
+    return ROWS * (blocks * task // tasks), min(n, ROWS * (blocks * (task + 1) // tasks))
 
 
 @jit

@@ -9,16 +9,13 @@ import numpy as np
 
 from .._program import Given, Program, Room, Task, vector
 from .cpu_dots import MOST, rows_for
-from .cpu_few import part
+from .cpu_few import part, tasks_of
 from .cpu_pack import BITS, flat, pack
 from .cpu_problem import numbers_of
 from .cpu_widen import RUN, in_pairs, order, table
 from .problem import Problem
 
 Array = np.ndarray[Any, Any]
-
-_BYTES = 1 << 17
-"""About as many of weights are a task."""
 
 _NONE = np.empty(0, np.float32)
 
@@ -48,7 +45,7 @@ def add_product(
     mixed = order("pairs" if paired else "floats", codes.dtype, False)
     program.add(_pack(_bits(given), kind), count, x, mixed, packed, k, rows, padded)
     numbers = numbers_of(codes, scale, (n, made), problem, (rows, count, 0), False)
-    tasks = max(1, min(codes.nbytes // _BYTES, 32))
+    tasks = tasks_of(codes)
     program.add(
         _product(_bits(codes.dtype), kind),
         tasks,

@@ -13,6 +13,7 @@ import numpy as np
 
 from .._dot import ROWS
 from .._numba import jit
+from .._program import add_one
 from .cpu_finish import finish
 from .cpu_panel import multiply, per_step, widen_panel
 from .cpu_problem import COLUMNS, PITCH, SEGMENT, WIDTH, M, N
@@ -38,14 +39,14 @@ class Room(NamedTuple):
 
 
 @jit(parallel=True)
-def tiles(codes, tables, x, scale, x_scale, bias, out, numbers, workers):
-    """x is what `pack_lanes` makes."""
-    for worker in numba.prange(workers):
-        _work(np.int64(worker), workers, codes, tables, x, scale, x_scale, bias, out, numbers)
+def tiles(codes, tables, x, scale, x_scale, bias, out, numbers, marks, workers):
+    """x is what `pack_lanes` makes; ``marks[0]`` counts the tasks that are taken."""
+    for _ in numba.prange(workers):
+        _work(marks, codes, tables, x, scale, x_scale, bias, out, numbers)
 
 
 @jit
-def _work(worker, workers, codes, tables, x, scale, x_scale, bias, out, numbers):
+def _work(marks, codes, tables, x, scale, x_scale, bias, out, numbers):
     n, m, width = numbers[N], numbers[M], numbers[WIDTH]
     groups = (n + GROUP * ROWS - 1) // (GROUP * ROWS)
     parts = (m + MOST_COLUMNS - 1) // MOST_COLUMNS
@@ -53,7 +54,8 @@ def _work(worker, workers, codes, tables, x, scale, x_scale, bias, out, numbers)
     room = Room(np.arange(ROWS) * STEPS, np.zeros(ROWS, np.int32), np.empty(ROWS * width, f32))
     total = np.empty(GROUP * MOST_COLUMNS * ROWS, f32)
     line = np.empty(GROUP * ROWS, f32)
-    for task in range(worker, groups * parts, workers):
+    task = add_one(marks, 0)
+    while task < groups * parts:
         first, column = task % groups * GROUP * ROWS, task // groups * MOST_COLUMNS
         rows, lanes = min(GROUP * ROWS, n - first), min(MOST_COLUMNS, m - column)
         blocks = (lanes + width - 1) // width
@@ -65,6 +67,7 @@ def _work(worker, workers, codes, tables, x, scale, x_scale, bias, out, numbers)
             for r in range(rows):
                 line[r] = total[(r // ROWS * blocks * ROWS + r % ROWS) * width + place]
             finish(line[:rows], column + c, first, x_scale, bias, out, numbers)
+        task = add_one(marks, 0)
 
 
 @jit
