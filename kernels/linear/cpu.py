@@ -11,7 +11,7 @@ import numpy as np
 from .._dot import HALF, LANES, QUADS
 from .._numba import CACHE_LINE, in_turn
 from .cpu_dots import MOST, rows_for
-from .cpu_few import few, few_by_weight, tasks_of
+from .cpu_few import few, tasks_of
 from .cpu_pack import flat, pack, pack_lanes
 from .cpu_problem import COUNT, OUT_PITCH, OUT_SIZE, WIDTH, M, N, numbers_of
 from .cpu_scales import HALF_RUN
@@ -80,7 +80,7 @@ def _few(codes, tables, x, scales, out, numbers, count, tasks) -> None:
         own = x[first : first + count].reshape(-1)
         places = codes, tables, own, scale, x_scale[first:], bias, room, out[first * row :]
         marks = np.zeros((workers, CACHE_LINE // 8), np.int64)
-        in_turn(few if scale.ndim == 1 else few_by_weight, *places, numbers, marks, -(-tasks // workers))
+        in_turn(few, *places, numbers, marks, -(-tasks // workers))
 
 
 def _many(codes, tables, x, scales, out, numbers, *_) -> None:

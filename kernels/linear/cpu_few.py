@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numba
 import numpy as np
+from numba.extending import overload
 
 from .._numba import jit, sum_of_lanes, sums
 from .._program import add_one
@@ -40,22 +41,23 @@ def few(codes, tables, x, scale, x_scale, bias, y, out, numbers, marks, each):
             task = add_one(marks[own], 0)
             while task < each:
                 place = own * each + task
-                part(place, workers * each, codes, tables, x, scale, x_scale, bias, y, out, numbers)
+                _part_of(place, workers * each, codes, tables, x, scale, x_scale, bias, y, out, numbers)
                 task = add_one(marks[own], 0)
 
 
-@jit(parallel=True)
-def few_by_weight(codes, tables, x, scale, x_scale, bias, y, out, numbers, marks, each):
-    """The same with scales that multiply weights (see `cpu_scales`)."""
-    workers = len(marks)
-    for worker in numba.prange(workers):
-        for turn in range(workers):
-            own = (np.int64(worker) + turn) % workers
-            task = add_one(marks[own], 0)
-            while task < each:
-                place = own * each + task
-                _part_by_weight(place, workers * each, codes, tables, x, scale, x_scale, bias, y, out, numbers)
-                task = add_one(marks[own], 0)
+def _part_of(task, tasks, codes, tables, x, scale, x_scale, bias, y, out, numbers):
+    """`part`, or where scales multiply weights (see `cpu_scales`) `_part_by_weight`; for jitted code."""
+    raise NotImplementedError
+
+
+@overload(_part_of)
+def _part_by_scale(task, tasks, codes, tables, x, scale, x_scale, bias, y, out, numbers):
+    do = part if scale.ndim == 1 else _part_by_weight
+
+    def part_of(task, tasks, codes, tables, x, scale, x_scale, bias, y, out, numbers):
+        do(task, tasks, codes, tables, x, scale, x_scale, bias, y, out, numbers)
+
+    return part_of
 
 
 @jit

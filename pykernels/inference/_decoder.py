@@ -47,7 +47,8 @@ class Decoder:
         only with a scale for each row.
 
     Activations have the weights' dtype, sums are float32. Norms and biases are kept in float32. A decoder does not
-    change; any number of threads may call it.
+    change, nor must its weights; any number of threads may call it. On the CPU, a token of each of up to eight
+    sequences is one parallel region, if the dimension of a head is a multiple of 16: the same bits, sooner.
 
     Raises ValueError that names all missing, extra and misshapen weights; TypeError for dtypes and kinds of arrays.
 
