@@ -15,7 +15,7 @@ from .._numba import jit
 from .._program import Given, Program, Room, Task, number, vector
 from .cpu_few import SPLIT, are_few, attend_split, merge_split
 from .cpu_few_product import WIDTH
-from .cpu_problem import BASE, KEYS, LSE, OUT, QUERIES, TYPES, Places, Q, Rules, in_pairs, rules
+from .cpu_problem import BASE, KEYS, LSE, OUT, QUERIES, TYPES, VALUE_DIM, Places, Q, Rules, in_pairs, rules
 from .cpu_store import AS_THEY_ARE, FORMATS, store_token
 from .cpu_tasks import heads_of, tasks_of
 from .problem import Cache, Pages, Scoring
@@ -25,6 +25,14 @@ Heads = tuple[int, int, int]
 """Hq, Hkv and D."""
 
 _NONE = np.empty(0, np.float32)
+
+_X, _PAGES, _SCALES, _WHERE = 0, 2, 6, 10
+_KIND, _FORM, _ROWS, _HEADS, _KV_HEADS, _GIVEN, _KEPT, _PAGE = range(12, 20)
+"""Words of the steps that store; a vector has two. Of a token's head, bytes that are given and bytes that are kept."""
+
+_Q, _K, _V, _OUT, _LSE, _K_SCALE, _V_SCALE, _TABLE, _SEQUENCES, _SIZES, _NUMBERS = range(0, 22, 2)
+_TASKS, _HIGHEST, _TOTAL, _SUMS, _ROOM, _SCALE, _SOFTCAP = 22, 24, 26, 28, 30, 31, 32
+"""Words of the steps that attend, and merge."""
 
 
 def query_dtype(heads: Heads, dtype: Any, kept: Any) -> Any:
@@ -44,14 +52,15 @@ def add_store(program: Program, x: Room, rows: int, heads: Heads, dtype: Any, la
 
 
 def _store(row, a):
-    kind, form, rows, first, count, given, kept, page = a[12], a[13], a[14], a[15], a[16], a[17], a[18], a[19]
-    x, where = vector(a, 0, np.uint8).reshape((rows, first + 2 * count, 1, given)), vector(a, 10, np.int64)
+    rows, first, count, kept, page = a[_ROWS], a[_HEADS], a[_KV_HEADS], a[_KEPT], a[_PAGE]
+    x = vector(a, _X, np.uint8).reshape((rows, first + 2 * count, 1, a[_GIVEN]))
+    where = vector(a, _WHERE, np.int64)
     for i in range(2):
-        pages, scale = vector(a, 2 + 2 * i, np.uint8), vector(a, 6 + 2 * i, np.float32)
+        pages, scale = vector(a, _PAGES + 2 * i, np.uint8), vector(a, _SCALES + 2 * i, np.float32)
         pages = pages.reshape((pages.size // (count * page * kept), count, page, kept))
         scale = scale.reshape((scale.size // (count * page), count, page))
         own = x[:, first + i * count : first + (i + 1) * count]
-        store_token(kind, form, own, pages, scale, row, 0, where[row], where[rows + row])
+        store_token(a[_KIND], a[_FORM], own, pages, scale, row, 0, where[row], where[rows + row])
 
 
 def add_attend(
@@ -74,7 +83,7 @@ def add_attend(
     k, v, k_scale, v_scale = _pages(layers, layer)
     places = x, k, v, out, program.room(4 * rows * query_heads), k_scale, v_scale, Given("table"), Given("sequences")
     parts = Given("highest"), Given("total"), Given("sums")
-    numbers = _room(group), _room(group) * dim, float(rule.scale), float(rule.softcap)
+    numbers = _room(group), float(rule.scale), float(rule.softcap)
     kinds: tuple[Any, Any] = TYPES[dtype].type, TYPES[layers.k.dtype].type
     for task, count, tasks in (
         (_attend(*kinds), "parts", Given("tasks")),
@@ -123,15 +132,21 @@ def _rows(x, width):
 @jit
 def _of(a, q_kind, kept_kind):
     """`Places`, `Rules`, the list of tasks, and what the parts of sequences come to: maxima, totals and sums."""
-    q, k, v, out = vector(a, 0, q_kind), vector(a, 2, kept_kind), vector(a, 4, kept_kind), vector(a, 6, q_kind)
-    lse, k_scale, v_scale = vector(a, 8, np.float32), vector(a, 10, np.float32), vector(a, 12, np.float32)
-    sequences = _rows(vector(a, 16, np.int64), 7)
-    table = _rows(vector(a, 14, np.int64), vector(a, 14, np.int64).size // len(sequences))
-    places = Places(q, k, v, out, lse, k_scale, v_scale, table, sequences, vector(a, 18, np.int64))
-    none, no_mask = lse[:0], vector(a, 8, np.uint8)[:0]
-    rule = Rules(number(a, 32), number(a, 33), vector(a, 20, np.int64), none, none, none, no_mask)
-    parts = _rows(vector(a, 24, np.float32), a[30]), _rows(vector(a, 26, np.float32), a[30])
-    return places, rule, vector(a, 22, np.int64), *parts, _rows(vector(a, 28, np.float32), a[31])
+    q, out, lse = vector(a, _Q, q_kind), vector(a, _OUT, q_kind), vector(a, _LSE, np.float32)
+    k, k_scale = vector(a, _K, kept_kind), vector(a, _K_SCALE, np.float32)
+    v, v_scale = vector(a, _V, kept_kind), vector(a, _V_SCALE, np.float32)
+    sequences, sizes, table = (
+        _rows(vector(a, _SEQUENCES, np.int64), 7),
+        vector(a, _SIZES, np.int64),
+        vector(a, _TABLE, np.int64),
+    )
+    table = _rows(table, table.size // len(sequences))
+    places = Places(q, k, v, out, lse, k_scale, v_scale, table, sequences, sizes)
+    none, no_mask = lse[:0], vector(a, _LSE, np.uint8)[:0]
+    rule = Rules(number(a, _SCALE), number(a, _SOFTCAP), vector(a, _NUMBERS, np.int64), none, none, none, no_mask)
+    highest, total = (_rows(vector(a, _HIGHEST, np.float32), a[_ROOM]), _rows(vector(a, _TOTAL, np.float32), a[_ROOM]))
+    sums = _rows(vector(a, _SUMS, np.float32), a[_ROOM] * sizes[VALUE_DIM])
+    return places, rule, vector(a, _TASKS, np.int64), highest, total, sums
 
 
 @cache

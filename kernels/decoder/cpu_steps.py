@@ -38,11 +38,11 @@ def add_normalize(
 
 
 def _normalize(row, a):
-    width, centred = a[13], a[14] != 0
+    kind, width, centred, eps, offset = a[12], a[13], a[14] != 0, number(a, 15), number(a, 16)
     x, residual = _rows(vector(a, 0, np.uint8), width), _rows(vector(a, 2, np.uint8), width)
     total, out = _rows(vector(a, 4, np.uint8), width), _rows(vector(a, 6, np.uint8), width)
     weight, bias = vector(a, 8, np.float32), vector(a, 10, np.float32)
-    normalize_rows(a[12], x, residual, total, out, weight, bias, centred, number(a, 15), number(a, 16), row, 1)
+    normalize_rows(kind, x, residual, total, out, weight, bias, centred, eps, offset, row, 1)
 
 
 def add_rotary(
@@ -54,10 +54,10 @@ def add_rotary(
 
 
 def _rotary(row, a):
-    rows, heads, turned, width, pairs = a[9], a[10], a[11], a[12], a[13]
+    kind, rows, heads, turned, width, pairs = a[8], a[9], a[10], a[11], a[12], a[13]
     x = vector(a, 0, np.uint8).reshape((rows, heads, 1, width))[:, :turned]
     cos, sin = _rows(vector(a, 2, np.float32), pairs), _rows(vector(a, 4, np.float32), pairs)
-    turn_token(a[8], x, cos, sin, _rows(vector(a, 6, np.int64), 1), x, False, 2 * pairs, row, 0)
+    turn_token(kind, x, cos, sin, _rows(vector(a, 6, np.int64), 1), x, False, 2 * pairs, row, 0)
 
 
 def add_gated(program: Program, x: Room, out: Room, rows: int, width: int, dtype: Any, activation: str) -> None:
@@ -68,10 +68,10 @@ def add_gated(program: Program, x: Room, out: Room, rows: int, width: int, dtype
 
 
 def _gated(task, a):
-    itemsize, width, pieces = a[5], a[7], a[8]
+    kind, itemsize, activation, width, pieces = a[4], a[5], a[6], a[7], a[8]
     x, out = _rows(vector(a, 0, np.uint8), 2 * width * itemsize), _rows(vector(a, 2, np.uint8), width * itemsize)
     row = task // pieces
-    gate(a[4], itemsize, x, out, a[6], row, (task - row * pieces) * PIECE, width)
+    gate(kind, itemsize, x, out, activation, row, (task - row * pieces) * PIECE, width)
 
 
 def add_sum(program: Program, x: Room, y: Room | None, out: Room, size: int, dtypes: tuple[Any, Any]) -> None:
@@ -82,14 +82,16 @@ def add_sum(program: Program, x: Room, y: Room | None, out: Room, size: int, dty
 
 
 def _sum(task, a):
-    first, y = task * PIECE, vector(a, 2, np.uint8)
-    values, others = np.empty(min(PIECE, a[10] - first), np.float32), np.empty(PIECE, np.float32)
-    read_run(a[6], vector(a, 0, np.uint8), first * a[7], values)
+    x, y, out = vector(a, 0, np.uint8), vector(a, 2, np.uint8), vector(a, 4, np.uint8)
+    kind, itemsize, out_kind, out_itemsize, size = a[6], a[7], a[8], a[9], a[10]
+    first = task * PIECE
+    values, others = np.empty(min(PIECE, size - first), np.float32), np.empty(PIECE, np.float32)
+    read_run(kind, x, first * itemsize, values)
     if y.size:
-        read_run(a[6], y, first * a[7], others[: values.size])
+        read_run(kind, y, first * itemsize, others[: values.size])
         for i in range(values.size):
             values[i] += others[i]
-    write_run(a[8], values, vector(a, 4, np.uint8), first * a[9])
+    write_run(out_kind, values, out, first * out_itemsize)
 
 
 @jit

@@ -19,6 +19,12 @@ Array = np.ndarray[Any, Any]
 
 _NONE = np.empty(0, np.float32)
 
+_X, _ORDER, _PACKED, _COLUMNS, _ROWS, _PADDED = 0, 2, 4, 6, 7, 8
+"""Words of the steps that pack activations; a vector has two."""
+
+_CODES, _TABLE, _GIVEN, _SCALE, _BIAS, _SUMS, _OUT, _NUMBERS, _TASKS = range(0, 18, 2)
+"""Words of the steps that multiply."""
+
 
 def is_step(rows: int, codes: Array, scale: Array | None, problem: Problem) -> bool:
     """Whether a product is one that `add_product` adds."""
@@ -64,9 +70,10 @@ def _bits(dtype: Any) -> Any:
 @cache
 def _pack(given: Any, kind: Any) -> Task:
     def task(row, a):
-        padded = a[8]
-        target = vector(a, 4, kind)[row * padded : (row + 1) * padded].reshape((1, padded))
-        pack(vector(a, 0, given)[row * a[6] :], a[6], a[6], min(max(a[7] - row, 0), 1), vector(a, 2, np.int64), target)
+        padded, columns, there = a[_PADDED], a[_COLUMNS], min(max(a[_ROWS] - row, 0), 1)
+        target = vector(a, _PACKED, kind)[row * padded : (row + 1) * padded].reshape((1, padded))
+        source = vector(a, _X, given)[row * columns :]
+        pack(source, columns, columns, there, vector(a, _ORDER, np.int64), target)
 
     return Task(task)
 
@@ -74,10 +81,9 @@ def _pack(given: Any, kind: Any) -> Task:
 @cache
 def _product(codes: Any, kind: Any) -> Task:
     def task(number, a):
-        scales = vector(a, 6, np.float32)
-        part(
-            *(number, a[16], vector(a, 0, codes), vector(a, 2, np.uint8), vector(a, 4, kind), scales, scales[:0]),
-            *(vector(a, 8, np.float32), vector(a, 10, np.float32), vector(a, 12, np.uint8), vector(a, 14, np.int64)),
-        )
+        scale, numbers = vector(a, _SCALE, np.float32), vector(a, _NUMBERS, np.int64)
+        given = vector(a, _CODES, codes), vector(a, _TABLE, np.uint8), vector(a, _GIVEN, kind), scale, scale[:0]
+        made = vector(a, _SUMS, np.float32), vector(a, _OUT, np.uint8), numbers
+        part(number, a[_TASKS], *given, vector(a, _BIAS, np.float32), *made)
 
     return Task(task)
