@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -41,6 +42,13 @@ def same_bits(a: np.ndarray, b: np.ndarray) -> None:
     """Assert that arrays agree in dtype, shape and every bit; a NaN then equals itself."""
     assert a.dtype == b.dtype and a.shape == b.shape
     np.testing.assert_array_equal(a.view(f"u{a.itemsize}"), b.view(f"u{b.itemsize}"))
+
+
+def refused(error: type[Exception], text: str, call: Callable[[], object]) -> None:
+    """Assert that a call raises this error, none that derives from it, with this text in it."""
+    with pytest.raises(error, match=re.escape(text)) as raised:
+        call()
+    assert raised.type is error
 
 
 def run_threads(*works: Callable[[], object]) -> None:

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-import traceback
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ import pytest
 pytest.importorskip("torch")
 import sharded_decoders as cases
 import torch
+from process_group import join, joined
 from torch import distributed
 
 import pykernels
@@ -26,25 +26,14 @@ from pykernels.inference.distributed.__main__ import SMALL
 pytestmark = pytest.mark.skipif(not distributed.is_available(), reason="torch was built without distributed")
 
 
-def join(rank, size, folder):
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/store{size}", rank=rank, world_size=size)
-    torch.set_num_threads(1)
-
-
 def work(rank, size, folder):
-    join(rank, size, folder)
-    try:
+    with joined(rank, size, folder):
         cases.check_layouts(size, folder)
         if size == 2:
             cases.check_tokens(folder)
             cases.check_caches()
             cases.check_refusals(rank)
             cases.check_loading(folder, pytest.MonkeyPatch())
-    except BaseException:
-        traceback.print_exc()
-        raise
-    finally:
-        distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize("size", [2, 4])

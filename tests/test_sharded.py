@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import doctest
-import traceback
 
 import numpy as np
 import pytest
 
 pytest.importorskip("torch")
 import torch
+from process_group import joined
 from torch import distributed
 
 from pykernels import quant
@@ -113,8 +113,7 @@ def refusals(rank, size):
 
 
 def work(rank, size, folder):
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/store{size}", rank=rank, world_size=size)
-    try:
+    with joined(rank, size, folder):
         with np.load(f"{folder}/expected.npz") as file:
             check(rank, size, {name[2:]: (file[name], file[f"1 {name[2:]}"]) for name in file if name[0] == "0"})
         # recall of the merged result: bins of a shard are those of a plan for the whole
@@ -124,11 +123,6 @@ def work(rank, size, folder):
         np.testing.assert_array_equal(values, np.take_along_axis(y, indices, 1))
         true = np.argsort(-y, 1)[:, :50]
         assert np.mean([len(set(a) & set(b)) for a, b in zip(indices, true, strict=True)]) / 50 >= 0.9
-    except BaseException:
-        traceback.print_exc()
-        raise
-    finally:
-        distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize("size", [2, 4])

@@ -60,18 +60,18 @@ def _llama(config: _Config) -> dict[str, Any]:
         biases += 2 * hidden + width
     window, windowed = _window(config, layers)
     return {
-        "layers": layers,
-        "width": width,
-        "hidden": hidden,
-        "heads": heads,
-        "kv_heads": kv_heads,
-        "head_dim": dim,
-        "vocab": config["vocab_size"],
+        **_sizes(config, layers, width, hidden, heads, kv_heads, dim),
         "tied": config.get("tie_word_embeddings", gemma),
         "window": window,
         "windowed_layers": windowed,
         "other_parameters": layers * (norms + biases) + width,
     }
+
+
+def _sizes(config: _Config, *sizes: int) -> dict[str, Any]:
+    """The fields of `Model` from its layers to its vocabulary."""
+    names = ("layers", "width", "hidden", "heads", "kv_heads", "head_dim")
+    return {**dict(zip(names, sizes, strict=True)), "vocab": config["vocab_size"]}
 
 
 def _window(config: _Config, layers: int) -> tuple[int | None, int | None]:
@@ -102,13 +102,7 @@ def _gpt(config: _Config) -> dict[str, Any]:
         biases = 4 * width + (heads + 2 * kv_heads) * dim + width + hidden + width
         outside = 2 * width + config.get("n_positions", 1024) * width
     return {
-        "layers": layers,
-        "width": width,
-        "hidden": hidden,
-        "heads": heads,
-        "kv_heads": kv_heads,
-        "head_dim": dim,
-        "vocab": config["vocab_size"],
+        **_sizes(config, layers, width, hidden, heads, kv_heads, dim),
         "gated": False,
         "parallel": parallel,
         "tied": tied,
@@ -125,13 +119,7 @@ def _falcon(config: _Config) -> dict[str, Any]:
     norms = config.get("num_ln_in_parallel_attn", 2 if new else 1) if parallel else 2
     biases = (heads + 2 * kv_heads) * dim + width + hidden + width if config.get("bias", False) else 0
     return {
-        "layers": layers,
-        "width": width,
-        "hidden": hidden,
-        "heads": heads,
-        "kv_heads": kv_heads,
-        "head_dim": dim,
-        "vocab": config["vocab_size"],
+        **_sizes(config, layers, width, hidden, heads, kv_heads, dim),
         "gated": False,
         "parallel": parallel,
         "tied": config.get("tie_word_embeddings", True),
