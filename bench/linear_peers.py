@@ -67,4 +67,4 @@ def _fbgemm(torch: Any, x: Any, codes: Any, scale: Any) -> Call:
         warnings.simplefilter("ignore")
         weight = torch._make_per_channel_quantized_tensor(codes, scale.flatten().double(), zeros, 0)
         packed = torch.ops.quantized.linear_prepack(weight, None)
-    return functools.partial(torch.ops.quantized.linear_dynamic, x.float(), packed, True)
+    return lambda: torch.ops.quantized.linear_dynamic(x.float(), packed, True).to(x.dtype)

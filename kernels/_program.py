@@ -44,10 +44,13 @@ class Task:
 
     def __init__(self, function: Callable[[Any, Any], None]) -> None:
         self._function = function
+        self._compiled: Any = None
 
     @cached_property
     def address(self) -> int:
         with _compiling:
+            if self._compiled is not None:  # by a thread that came first
+                return int(self._compiled.address)
             compiled: Any = CFunc(
                 self._function, ((types.intp, _POINTER), types.void), locals={}, options={"error_model": "numpy"}
             )

@@ -104,8 +104,10 @@ def dense(x: Array) -> Array:
 
 
 def is_strided(x: Array) -> bool:
-    """Whether launchers that take strides take `x` as it is: the last axis is contiguous, and none runs backwards."""
-    return x.strides[-1] == x.itemsize and min(x.strides) >= 0 and x.dtype.isnative
+    """Whether launchers that take strides take `x` as it is: the last axis is contiguous, none runs backwards, and all
+    steps are of whole elements, as those of a field of a structured array may not be."""
+    whole = x.strides[-1] == x.itemsize and not any(stride % x.itemsize for stride in x.strides)
+    return whole and min(x.strides) >= 0 and x.dtype.isnative
 
 
 def strided(x: Array, backend: str) -> Array:

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from pykernels.inference import Decoder
+from pykernels.inference import Config, Decoder
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -210,6 +210,14 @@ def test_broken_folders(tmp_path):
     edited(tmp_path, hidden_size=None)
     with pytest.raises(TypeError, match="width=None"):
         Decoder.load(tmp_path)
+    for fields, error, message in (
+        ({"num_attention_heads": 0}, ValueError, "num_attention_heads=0"),
+        ({"num_attention_heads": "4"}, TypeError, "num_attention_heads='4'"),
+        ({"rope_parameters": [1]}, ValueError, r"config\.json of a llama is broken"),
+    ):
+        edited(tmp_path, **fields)
+        with pytest.raises(error, match=message):
+            Decoder.load(tmp_path)
     edited(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"not one")
     with pytest.raises(ValueError, match=r"model\.safetensors is not a safetensors file"):
@@ -219,3 +227,27 @@ def test_broken_folders(tmp_path):
         Decoder.load(tmp_path)
     with pytest.raises(ValueError, match="weights='int3'"):
         Decoder.load(tmp_path, weights="int3")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda t: t.pop("layers.0.qkv.weight.scale"), r"missing: layers\.0\.qkv\.weight\.scale$"),
+        (lambda t: t.pop("layers.0.up.weight.codes"), r"missing: layers\.0\.up\.weight\.codes$"),
+        (
+            lambda t: t.update({"layers.0.down.weight.scale": np.ones((3, 1), np.float32)}),
+            r"misshapen: layers\.0\.down\.weight\.scale \(3, 1\) instead of \(32, 1\)$",
+        ),
+    ],
+)
+def test_faulty_quantized_tensors_are_named(tmp_path, change, named):
+    from safetensors.numpy import load_file, save_file
+
+    Decoder.random(Config(vocab=50, layers=1, width=32, hidden=64, heads=4, kv_heads=2, head_dim=8)).quantize(
+        "int8"
+    ).save(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    change(tensors)
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=named):
+        Decoder.load(tmp_path)

@@ -125,6 +125,7 @@ BAD = [
     ([[1], [1] * 16], {}, ValueError, r"prompts\[1\] has 16 tokens and max_new_tokens=5: expected at most 20 together"),
     ([[1]], {"max_new_tokens": 0}, ValueError, "max_new_tokens=0: expected an integer at least 1"),
     ([[1]], {"samples": 0}, ValueError, "samples=0"),
+    ([], {"samples": 0}, ValueError, "samples=0"),
     ([[1]], {"samples": 9, "max_batch": 8}, ValueError, r"prompts\[0\] has samples=9: expected at most max_batch=8"),
     ([[1]], {"max_batch": 0}, ValueError, "max_batch=0"),
     ([[1]], {"stop": 5}, TypeError, "stop=5: expected token ids, or sequences"),

@@ -110,3 +110,11 @@ def test_kinds_of_arrays_are_not_mixed():
         linear(x.double().requires_grad_(), w)
     with pytest.raises(TypeError, match="bias is a ndarray"):
         linear(x.requires_grad_(), w, B)
+
+
+def test_steps_that_are_no_whole_elements():
+    rows = np.zeros(5, [("a", "f4", (6,)), ("b", "i2")])["a"]
+    rows[:] = np.arange(30).reshape(5, 6)
+    for x, weight in ((rows, W), (np.ones((2, 6), np.float32), rows)):
+        dense = (np.ascontiguousarray(each) if isinstance(each, np.ndarray) else each for each in (x, weight))
+        np.testing.assert_array_equal(linear(x, weight), linear(*dense))

@@ -16,7 +16,7 @@ from torch.nn import functional
 from pykernels._arrays_torch import to_numpy
 from pykernels.kernels.linear import cases
 from pykernels.kernels.linear.cases import Shape
-from pykernels.quant import QuantizedTensor, _linear, linear, quantize
+from pykernels.quant import QuantizedTensor, linear, quantize
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 ACTIVATIONS = {
@@ -144,22 +144,6 @@ def test_weights_that_are_written_to_are_noticed():
         fresh = QuantizedTensor(weight.codes.clone(), weight.scale.clone(), granularity)
         assert torch.equal(linear(x, weight), linear(x, fresh))
         assert torch.equal(linear(x, copy.deepcopy(weight)), linear(x, fresh))
-
-
-def test_many_rows_may_be_left_to_torch(monkeypatch):
-    x, weight, bias = made(shape=Shape(40, 33, 70))
-    ours = {name: linear(x, weight, bias, activation=name) for name in ACTIVATIONS}
-    monkeypatch.setattr(_linear, "MATMUL_ROWS", 40)
-    for name in ACTIVATIONS:
-        torch.testing.assert_close(linear(x, weight, bias, activation=name), ours[name], rtol=1e-5, atol=1e-5)
-    with torch.profiler.profile() as work:
-        linear(x, weight)
-    assert any("mm" in event.key for event in work.key_averages())
-    half = x.bfloat16()
-    assert linear(half, weight, bias).dtype is torch.bfloat16
-    out = torch.empty(40, 33)
-    assert linear(half, weight, bias, out_dtype="float32", out=out) is out
-    torch.testing.assert_close(out, ours[None], rtol=0.05, atol=0.05)
 
 
 @pytest.mark.parametrize("granularity", ["row", "mx", (16, 32)])

@@ -136,3 +136,15 @@ def test_a_config_that_is_no_json(tmp_path):
         Model.from_config(tmp_path)
     with pytest.raises(FileNotFoundError):
         Model.from_config(tmp_path / "other.json")
+
+
+def test_a_layout_that_is_another_for_want_of_an_axis_is_still_planned():
+    whole = longest_context("palm-8b", "tpu-v4", 1, batch=1)
+    for named in ({"attention": "batch"}, {"layout": "ws2d"}, {"layout": "wgxyz", "attention": "batch"}):
+        assert longest_context("palm-8b", "tpu-v4", 1, batch=1, **named) == whole > 0
+
+
+def test_one_or_several_batches():
+    assert pareto(PALM, TPU, 64, context=128, batches=64) == pareto(PALM, TPU, (64,), context=128, batches=[64])
+    with pytest.raises(TypeError, match=r"chips=3\.5: expected one or several"):
+        pareto(PALM, TPU, 3.5, context=128)

@@ -12,7 +12,8 @@ Weights
 
 Activations
     float32, bfloat16 or float16, with s_x = 1: "weight-only". Or int8 or fp8 codes with a float32 scale for each row
-    (s_x), quantized just before: "dynamic". Products of int8 with int8 are summed exactly within a block.
+    (s_x), quantized just before: "dynamic". Products of int8 with int8 are exact, and their
+    sums integers before they become float32.
 
 On a GPU, many rows (over 512), and scale blocks that fit no tile, round w * s to x's dtype instead, and leave the
 product to the vendor's library.

@@ -11,7 +11,7 @@ import triton.language as tl
 from .._triton import on_device_of, rounded
 from .gpu_core import Factors, factors_of, float32_values, is_whole, multiplies_fp8
 from .gpu_tile import merge
-from .problem import Problem
+from .problem import FLOATS, Problem
 
 WORKSPACE = 1 << 27
 """Bytes of w made wide."""
@@ -44,13 +44,15 @@ def dequantized(
     x: torch.Tensor, codes: torch.Tensor, scale: torch.Tensor | None, bias: torch.Tensor | None, out: torch.Tensor,
     problem: Problem,
 ) -> None:  # fmt: skip
-    """The product of `x`, numbers, with w in their dtype.
+    """The product of `x`, numbers, with w in their dtype, or both in float32 where w are numbers of another dtype.
 
     Scales are part of w, and round it; of float16, whose range they may leave, only their ratios in a row are.
     """
     N, K = codes.shape
+    if problem.format in FLOATS and codes.dtype != x.dtype:
+        x = x.float()
     peak = scale.abs().amax(1, keepdim=True) if scale is not None and x.dtype == torch.float16 else None
-    direct = peak is None and out.dtype == x.dtype
+    direct = peak is None and out.dtype == x.dtype and bias is None and problem.activation is None
     sums = out if direct else torch.empty(out.shape, dtype=torch.float32, device=x.device)
     plain = scale is None and codes.dtype == x.dtype
     part = N if plain else max(1, min(N, WORKSPACE // (K * x.element_size()) // ROWS * ROWS))
@@ -67,7 +69,7 @@ def dequantized(
                     HARDWARE=multiplies_fp8(), ROWS=ROWS, COLUMNS=COLUMNS, num_warps=4,
                 )  # fmt: skip
             _multiply(x, w, sums[:, first : first + len(w)])
-        if not direct or bias is not None or problem.activation is not None:
+        if not direct:
             factors = Factors(None, peak, 1, problem.block[0], bias)
             merge(sums[None], out, factors, peak is not None, problem.activation)
 
@@ -93,11 +95,13 @@ def scaled(
     if not (aligned and possible and K and torch_multiplies_fp8(x)):
         return False
     left, right = (each.view(TYPES[name]) for each, name in zip((x, codes), formats, strict=True))
-    kind = torch.bfloat16 if out.dtype == torch.bfloat16 else torch.float32
+    plain = scale is not None and bias is None and problem.activation is None
+    by_rows = plain and out.dtype == torch.bfloat16 and _takes_rows(x)  # whose sums torch gives in bfloat16 alone
+    kind = torch.bfloat16 if by_rows else torch.float32
     direct = out.dtype == kind and out.is_contiguous()
     sums = out if direct else torch.empty(out.shape, dtype=kind, device=x.device)
     with on_device_of(x):
-        if scale is not None and kind == torch.bfloat16 and _takes_rows(x):
+        if by_rows and scale is not None:
             of_w = scale[:, 0].repeat_interleave(problem.block[0])[:N] if problem.block[0] > 1 else scale[:, 0]
             scales = x_scale[:, None], of_w.contiguous()[None, :]
             factors = factors_of(None, None, bias, problem)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from .. import _options
 from ._config import Config, RotaryScaling
 
 ACTIVATIONS = {
@@ -46,10 +47,15 @@ def family(raw: dict[str, Any]) -> tuple[Config, Tensors]:
         raise NotImplementedError(f"model_type={kind!r}: expected one of {', '.join(FAMILIES)}")
     if raw.get("quantization_config") is not None:
         raise NotImplementedError("quantization_config: expected a checkpoint of floating-point numbers, without it")
+    for name in ("hidden_size", "num_attention_heads", "n_embd", "n_head"):
+        if raw.get(name) is not None:
+            _options.integer(name, raw[name], 1)
     try:
         return FAMILIES[kind](raw)
     except KeyError as error:
         raise ValueError(f"config.json of a {kind} lacks {error.args[0]!r}") from None
+    except AttributeError as error:
+        raise ValueError(f"config.json of a {kind} is broken: {error}") from None
 
 
 def _llama_like(raw: dict[str, Any], **particular: Any) -> tuple[Config, Tensors]:

@@ -137,6 +137,7 @@ def _started(
 ) -> tuple[list[Request], Generator[tuple[int, int], None, None]]:
     """Requests that are queued, and an iterator that runs them: of numbers of results, and tokens."""
     stopping = Stopping(stop, decoder.config.vocab)
+    _options.integer("samples", options["samples"], 1)
     requests = [
         Request(f"prompts[{i}]", prompt, decoder.config, stop=stopping, **options) for i, prompt in enumerate(prompts)
     ]

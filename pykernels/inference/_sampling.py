@@ -216,7 +216,7 @@ def _real(name: str, value: Any) -> float:
 def _counts(name: str, value: Any, rows: int) -> list[int]:
     """`value`, an integer or as many as there are rows, as a list of as many."""
     if np.ndim(value) == 0:
-        return [_options.integer(name, value, 0)] * rows
+        return [_options.integer(name, value, 0, _options.INT64_MAX)] * rows
     counts: list[int] = _options.integers(name, value).tolist()
     if len(counts) != rows:
         raise ValueError(f"{name} has {len(counts)}: expected one, or {rows}, as logits has rows")

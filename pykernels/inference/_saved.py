@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 
 from .._arrays import FLOAT8, Array, dtype_of, namespace
+from .._options import choice, integer
+from ..kernels.fp8.formats import SCALED_FORMATS
 from ..quant import QuantizedTensor
+from ..quant._layout import layout
 from ._config import Config, RotaryScaling
 from ._weights import faults, shapes
 
@@ -35,11 +38,12 @@ def save(folder: str | os.PathLike[str], config: Config, weights: Mapping[str, A
             tensors[f"{name}.scale"] = scale.view(np.uint8) if scale.itemsize == 1 else scale
         else:
             tensors[name] = _numpy(x)
+    described = {"format": KIND, "config": asdict(config), "quantized": layouts}
+    text = json.dumps(described, indent=2, default=lambda number: number.item())
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     save_file(tensors, path / "model.safetensors")
-    described = {"format": KIND, "config": asdict(config), "quantized": layouts}
-    (path / "config.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    (path / "config.json").write_text(text + "\n", encoding="utf-8")
 
 
 def read(
@@ -57,16 +61,28 @@ def described(raw: dict[str, Any]) -> tuple[Config, dict[str, Any]]:
         fields = dict(raw["config"])
         if fields["rotary_scaling"] is not None:
             fields["rotary_scaling"] = RotaryScaling(**fields["rotary_scaling"])
-        return Config(**fields), dict(raw["quantized"])
-    except (KeyError, TypeError) as error:
+        layouts = dict(raw["quantized"])
+        for form in layouts.values():
+            choice("format", form["format"], SCALED_FORMATS)
+            granularity = form["granularity"]
+            form["granularity"] = granularity if isinstance(granularity, str) else tuple(granularity)
+            integer("axis", form["axis"], -2, 1)
+        return Config(**fields), layouts
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"config.json of a {KIND} is broken: {error!r}") from None
 
 
 def check(config: Config, layouts: dict[str, Any], files: dict[str, Any]) -> None:
     """Raise ValueError that names all missing, extra and misshapen tensors."""
-    given = {name.removesuffix(".codes"): file.get_slice(name).get_shape() for name, file in files.items()}
-    scales = {f"{name}.scale" for name in layouts}
-    faults(shapes(config), {name: tuple(shape) for name, shape in given.items() if name not in scales})
+    expected = {}
+    for name, shape in shapes(config).items():
+        if name in layouts:
+            expected[f"{name}.codes"] = shape
+            found = layout(shape, layouts[name]["granularity"], layouts[name]["axis"])
+            expected[f"{name}.scale"] = found.scale_shape
+        else:
+            expected[name] = shape
+    faults(expected, {name: tuple(file.get_slice(name).get_shape()) for name, file in files.items()})
 
 
 def _weights(
@@ -78,8 +94,7 @@ def _weights(
             array = files[name].get_tensor(name)
             yield name, kind.from_numpy(array.astype(dtype_of(dtype), copy=False) if dtype else array, source)
             continue
-        layout = layouts[name]
-        granularity = layout["granularity"]
+        form = layouts[name]
         codes = files[f"{name}.codes"].get_tensor(f"{name}.codes")
         scale = files[f"{name}.scale"].get_tensor(f"{name}.scale")
         if scale.dtype == np.uint8:
@@ -87,10 +102,10 @@ def _weights(
         yield (
             name,
             QuantizedTensor(
-                kind.from_numpy(codes.view(dtype_of(FLOAT8.get(layout["format"], "int8"))), source),
+                kind.from_numpy(codes.view(dtype_of(FLOAT8.get(form["format"], "int8"))), source),
                 kind.from_numpy(scale, source),
-                granularity if isinstance(granularity, str) else tuple(granularity),
-                layout["axis"],
+                form["granularity"],
+                form["axis"],
             ),
         )
 

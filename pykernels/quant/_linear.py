@@ -14,9 +14,6 @@ from ._quantize import quantize
 from ._tensor import QuantizedTensor
 from ._weight import prepare, rows
 
-MATMUL_ROWS: int | None = None
-"""From how many rows of x on, a weight-only product of tensors on the CPU is left to torch; None for never."""
-
 
 def linear(
     x: Any,
@@ -31,8 +28,8 @@ def linear(
 ) -> Any:
     """``activation(x @ weight.T + bias)`` with a weight that stays quantized: weight-only, or dynamic.
 
-    The definition is in `pykernels.kernels.linear`. A weight is read once, in the width in which it is kept, and never
-    written out in a wider one.
+    The definition is in `pykernels.kernels.linear`. With few rows of x a weight is read once, in the width in which it
+    is kept; with up to 24 on the CPU, up to three times. It is never written out whole in a wider one.
 
     Parameters
     ----------
@@ -107,9 +104,6 @@ def forward(
     m, result = prod(shape[:-1]), (*shape[:-1], n)
     if out is not None:
         _check_out(arrays, out, result, name, x, weight, bias)
-    if MATMUL_ROWS is not None and m >= MATMUL_ROWS and _may_be_left_to_torch(arrays, input_format, backend, chosen):
-        product = arrays.operators("linear").by_matmul(x, weight, bias, activation, name)
-        return product if out is None else out.copy_(product)
 
     x_scale = None
     if input_format is None or k == 0:
@@ -150,7 +144,3 @@ def _check_out(arrays: Any, out: Any, shape: tuple[int, ...], name: str, x: Any,
     for source in (x, *parts, bias):
         if source is not None:
             _options.check_out(arrays, out, shape, name, source)
-
-
-def _may_be_left_to_torch(arrays: Any, input_format: str | None, asked: str | None, chosen: str) -> bool:
-    return asked is None and chosen == "cpu" and input_format is None and hasattr(arrays, "torch")

@@ -137,19 +137,3 @@ def linear(
     run: Any = _linear_op if compiled else _Linear.apply
     result = run(x, *parts, bias, *blocks, activation, input_format, name, backend)
     return result if out is None else out.copy_(result)
-
-
-def by_matmul(x: Tensor, weight: Any, bias: Tensor | None, activation: str | None, name: str) -> Tensor:
-    """The product by torch, with the weight dequantized in x's dtype."""
-    wide = weight.dequantize(dtype_name(x)) if isinstance(weight, QuantizedTensor) else weight.to(x.dtype)
-    z = torch.nn.functional.linear(x, wide)
-    if bias is not None or activation is not None:
-        z = z.float()
-    if bias is not None:
-        z = z.add_(bias.float())
-    functional = torch.nn.functional
-    if activation == "gelu_tanh":
-        z = functional.gelu(z, approximate="tanh")
-    elif activation is not None:
-        z = getattr(functional, activation)(z)
-    return z.to(dtype_of(name))

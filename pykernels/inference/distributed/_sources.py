@@ -70,6 +70,8 @@ def of_folder(folder: str | os.PathLike[str], dtype: str | None, files: ExitStac
 
     def weight(name: str) -> Stored:
         pieces = [opened[part.name].get_slice(part.name) for part in tensors.parts[name]]
+        for piece in pieces:
+            _dtype(piece)
         return Stored(pieces, order if ".qkv." in name else None)
 
     return Source(config, dtype or _dtype(weight("embedding").pieces[0]), weight)

@@ -15,6 +15,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from ..._group import Group, reaching
 from ..._options import integer
 from ..mesh._shards import Chips
+from ..plan._numbers import positive
 
 Tensor = torch.Tensor
 
@@ -134,6 +135,7 @@ def _subgroup(ranks: Sequence[int], timeout: timedelta) -> _Subgroup:
 
 def connect(mesh: Any, group: Any, timeout: float) -> Group:
     """The processes of a DeviceMesh, or of a group, with a timeout in seconds for what they do together."""
+    timeout = positive("timeout", timeout, most=1e9)
     ranks = mesh.mesh.flatten().tolist() if isinstance(mesh, DeviceMesh) else Group(group).ranks
     return Group(_subgroup(ranks, timedelta(seconds=timeout)).handle)
 

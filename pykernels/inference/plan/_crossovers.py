@@ -76,7 +76,7 @@ def crossovers(
     _options.choice("weights", weights, WEIGHTS)
     if not isinstance(slice, Slice):
         raise TypeError(f"slice is a {type(slice).__name__}: expected a Slice")
-    over = [each for each in partitions(model, [slice]) if each.attention == attention or slice.chips == 1]
+    over = list(partitions(model, [slice], attention=attention))
     if formula == "searched":
         work = checked(Work("prefill", _options.integer("length", length, 1), weights=weights))
         knobs = Efficiency.of(efficiency), positive("overlap", overlap, zero=True, most=1.0)

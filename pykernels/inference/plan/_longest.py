@@ -59,13 +59,12 @@ def longest_context(
         _options.choice("attention", attention, volumes.ATTENTION)
     memory = chip.memory if share is None else chip.memory * positive("share", share, most=1.0)
     most: Any = 0
-    for partition in partitions(model, slices(chip, chips)):
-        if layout in (None, partition.layout) and attention in (None, partition.attention):
-            held = partition.held(work, batch)
-            if share is not None:
-                held = held._replace(weights=0, activations=0, activation_token=0)
-            tokens = longest(model, work, held, memory)
-            if tokens is None:
-                return None
-            most = max(most, tokens)
+    for partition in partitions(model, slices(chip, chips), layout, attention):
+        held = partition.held(work, batch)
+        if share is not None:
+            held = held._replace(weights=0, activations=0, activation_token=0)
+        tokens = longest(model, work, held, memory)
+        if tokens is None:
+            return None
+        most = max(most, tokens)
     return int(most)

@@ -27,7 +27,7 @@ def pareto(
     *,
     context: int,
     phase: str = "decode",
-    batches: Iterable[int] = _BATCHES,
+    batches: int | Iterable[int] = _BATCHES,
     new_tokens: int = 1,
     cached: int = 0,
     weights: str | Sequence[str] = ("bf16", "int8"),
@@ -39,8 +39,8 @@ def pareto(
 ) -> list[Result]:
     """The frontier of latency against cost: what nothing that fits beats in one and equals or beats in the other.
 
-    Over every batch, number of chips, factorisation, layout, attention and type of numbers. `chips`, `weights` and
-    `cache` are one or several; the other parameters are those of `plan`.
+    Over every batch, number of chips, factorisation, layout, attention and type of numbers. `batches`, `chips`,
+    `weights` and `cache` are one or several; the other parameters are those of `plan`.
 
     Returns
     -------
@@ -58,15 +58,17 @@ def pareto(
     ((128, 1, 'int8'), (64, 4096))
     """
     model, chip = named(model, chip)
-    sizes = np.array([_options.integer("batches", batch, 1) for batch in batches], np.int64)
+    sizes = np.array(
+        [_options.integer("batches", batch, 1) for batch in _several("batches", batches, int | np.integer)], np.int64
+    )
     if not sizes.size:
         raise ValueError("batches is empty: expected at least one integer")
     efficiency, overlap = Efficiency.of(efficiency), positive("overlap", overlap, zero=True, most=1.0)
-    counts = [chips] if isinstance(chips, int | np.integer | Slice) else list(chips)
+    counts = _several("chips", chips, int | np.integer | Slice)
     works = [
         checked(Work(phase, context, new_tokens, cached, held, kept, compute))
-        for held in ([weights] if isinstance(weights, str) else weights)
-        for kept in ([cache] if isinstance(cache, str) else cache)
+        for held in _several("weights", weights, str)
+        for kept in _several("cache", cache, str)
     ]
     tried = [
         (partition, work)
@@ -112,3 +114,11 @@ def frontier(seconds: Any, costs: Any, fits: Any) -> list[int]:
     least = np.minimum.accumulate(costs[order])
     first = np.append(True, least[1:] < least[:-1])
     return [int(i) for i in order[first]]
+
+
+def _several(name: str, value: Any, one: Any) -> list[Any]:
+    if isinstance(value, one):
+        return [value]
+    if not isinstance(value, Iterable):
+        raise TypeError(f"{name}={value!r}: expected one or several")
+    return list(value)

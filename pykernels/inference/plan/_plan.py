@@ -127,9 +127,12 @@ def slices(chip: Chip, chips: int | Slice, links: str = "pooled") -> list[Slice]
     return sorted(Slice.all(chip, chips, links=links), key=lambda each: (sum(each.shape), each.shape))
 
 
-def partitions(model: Model, over: Iterable[Slice]) -> Iterator[Partition]:
-    """Every layout and attention on every slice, but for those that are another there for want of an axis."""
-    for slice, layout, attention in itertools.product(over, volumes.LAYOUTS, volumes.ATTENTION):
-        alone = slice.chips == 1 and attention == "batch"
-        if not alone and all(slice.size(axis) > 1 for axis in _NEEDS[layout]):
-            yield Partition(model, slice, layout, attention)
+def partitions(
+    model: Model, over: Iterable[Slice], layout: str | None = None, attention: str | None = None
+) -> Iterator[Partition]:
+    """Every layout and attention on every slice, or those of a name; of those alike for want of an axis, one."""
+    for slice, each, way in itertools.product(over, volumes.LAYOUTS, volumes.ATTENTION):
+        new = layout == each or (layout is None and all(slice.size(axis) > 1 for axis in _NEEDS[each]))
+        new_way = attention == way or (attention is None and (slice.chips > 1 or way == "heads"))
+        if new and new_way:
+            yield Partition(model, slice, each, way)
